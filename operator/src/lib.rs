@@ -1,0 +1,1 @@
+//! Reconciles MeshSync objects into agents, rights and brokers.
