@@ -1,1 +1,413 @@
-//! s
+//! `informer_config` × what the server serves → what is watched.
+//!
+//! The operator uses it to compute rights and status, the agent to plan its watches: one function, so that they agree.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::discovery::ServedType;
+use crate::informer_config::EffectiveInformerConfig;
+use crate::pattern::{PatternError, TypePattern};
+
+/// A type that is to be watched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SelectedType {
+    /// The version of the type that is watched: the preferred one unless a whitelist entry names another.
+    pub served: ServedType,
+    /// Whether only metadata is asked for.
+    pub metadata_only: bool,
+}
+
+/// The answer: what is watched, and what is wrong or noteworthy about the configuration.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Selection {
+    /// In discovery order, each resource once.
+    pub types: Vec<SelectedType>,
+    /// In the order of the configuration.
+    pub problems: Vec<Problem>,
+}
+
+impl Selection {
+    /// Whether the configuration may be put in force. If not, the last good one stays.
+    #[must_use]
+    pub fn is_valid(&self) -> bool {
+        !self.problems.iter().any(Problem::is_fatal)
+    }
+}
+
+/// Which list of `informer_config` an entry stands in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Field {
+    /// `informer_config.blacklist`
+    Blacklist,
+    /// `informer_config.whitelist`
+    Whitelist,
+    /// `informer_config.metadataOnly`
+    MetadataOnly,
+}
+
+impl Field {
+    /// Path of the field in the spec of a MeshSync.
+    #[must_use]
+    pub fn path(self) -> &'static str {
+        match self {
+            Self::Blacklist => "informer_config.blacklist",
+            Self::Whitelist => "informer_config.whitelist",
+            Self::MetadataOnly => "informer_config.metadataOnly",
+        }
+    }
+}
+
+/// What is wrong, or worth a word, in an `informer_config`. The message names field, position and entry.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Problem {
+    /// An entry that is not a type pattern.
+    #[error("{}[{index}]: {source}", field.path())]
+    BadPattern {
+        /// The list.
+        field: Field,
+        /// Position in the list, from 0.
+        index: usize,
+        /// What is wrong with it.
+        source: PatternError,
+    },
+    /// An entry that matches nothing that the server serves now. It is matched again whenever that changes.
+    #[error("{}[{index}]: `{entry}` matches no type that the API server serves now{}", field.path(), hint_text(hint))]
+    NoMatch {
+        /// The list.
+        field: Field,
+        /// Position in the list, from 0.
+        index: usize,
+        /// The entry as written.
+        entry: String,
+        /// A served name that looks like it.
+        hint: Option<String>,
+    },
+    /// An entry whose types exist but cannot be listed and watched.
+    #[error("{}[{index}]: `{entry}` matches only types that cannot be listed and watched", field.path())]
+    NotWatchable {
+        /// The list.
+        field: Field,
+        /// Position in the list, from 0.
+        index: usize,
+        /// The entry as written.
+        entry: String,
+    },
+    /// Nothing is left to watch.
+    #[error("informer_config leaves no type to watch: {reason}; the last good configuration stays in force")]
+    NothingSelected {
+        /// Which lists caused it.
+        reason: &'static str,
+    },
+    /// Every included namespace is excluded again.
+    #[error(
+        "informer_config.namespaces: every included namespace is excluded again, so that no namespaced object is \
+         left; the last good configuration stays in force"
+    )]
+    NoNamespace,
+}
+
+impl Problem {
+    /// Whether the configuration as a whole is unusable.
+    #[must_use]
+    pub fn is_fatal(&self) -> bool {
+        match self {
+            Self::BadPattern { .. } | Self::NothingSelected { .. } | Self::NoNamespace => true,
+            Self::NoMatch { .. } | Self::NotWatchable { .. } => false,
+        }
+    }
+
+    /// Static reason, PascalCase, for conditions, events and metrics alike.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::BadPattern { .. } => "InvalidTypePattern",
+            Self::NoMatch { .. } => "UnknownType",
+            Self::NotWatchable { .. } => "TypeNotWatchable",
+            Self::NothingSelected { .. } => "NothingSelected",
+            Self::NoNamespace => "NothingSelected",
+        }
+    }
+}
+
+fn hint_text(hint: &Option<String>) -> String {
+    hint.as_ref().map(|name| format!("; did you mean `{name}`?")).unwrap_or_default()
+}
+
+/// Applies `config` to `served`, which must be in discovery order.
+#[must_use]
+pub fn select(config: &EffectiveInformerConfig, served: &[ServedType]) -> Selection {
+    let mut problems = Vec::new();
+    let blacklist = parse(Field::Blacklist, &config.blacklist, served, &mut problems);
+    let whitelist = parse(Field::Whitelist, &config.whitelist, served, &mut problems);
+    let metadata_only = parse(Field::MetadataOnly, &config.metadata_only, served, &mut problems);
+
+    let excluded = resources(&blacklist, served);
+    let included = resources(&whitelist, served);
+    let slim = resources(&metadata_only, served);
+    let types: Vec<SelectedType> = watchable_resources(served)
+        .into_iter()
+        .filter(|versions| {
+            let key = key(versions.first);
+            (config.whitelist.is_empty() || included.contains(&key)) && !excluded.contains(&key)
+        })
+        .map(|versions| SelectedType {
+            served: versions.pick(&whitelist).clone(),
+            metadata_only: slim.contains(&key(versions.first)),
+        })
+        .collect();
+
+    // A server that serves nothing is a failed discovery, which is not the configuration's fault.
+    if types.is_empty() && !served.is_empty() {
+        problems.push(Problem::NothingSelected { reason: why_nothing(config, &included) });
+    }
+    let namespaces = &config.namespaces;
+    if !namespaces.include.is_empty() && !namespaces.include.iter().any(|n| namespaces.allows(n)) {
+        problems.push(Problem::NoNamespace);
+    }
+    Selection { types, problems }
+}
+
+type Key<'a> = (&'a str, &'a str);
+
+fn key(t: &ServedType) -> Key<'_> {
+    (&t.group, &t.plural)
+}
+
+fn parse(field: Field, entries: &[String], served: &[ServedType], problems: &mut Vec<Problem>) -> Vec<TypePattern> {
+    let mut patterns = Vec::with_capacity(entries.len());
+    for (index, entry) in entries.iter().enumerate() {
+        let pattern = match TypePattern::parse(entry) {
+            Ok(pattern) => pattern,
+            Err(source) => {
+                problems.push(Problem::BadPattern { field, index, source });
+                continue;
+            }
+        };
+        let matched = pattern.matches(served);
+        if matched.is_empty() {
+            let hint = pattern.nearest(served);
+            problems.push(Problem::NoMatch { field, index, entry: entry.clone(), hint });
+        } else if field != Field::Blacklist && !matched.iter().any(|t| t.is_watchable()) {
+            problems.push(Problem::NotWatchable { field, index, entry: entry.clone() });
+        }
+        patterns.push(pattern);
+    }
+    patterns
+}
+
+/// The resources that any of the patterns means. A version in a pattern finds the resource, whose objects are the same
+/// in every version.
+fn resources<'a>(patterns: &[TypePattern], served: &'a [ServedType]) -> BTreeSet<Key<'a>> {
+    patterns.iter().flat_map(|p| p.matches(served)).map(key).collect()
+}
+
+/// The watchable versions of one resource: never empty.
+struct Versions<'a> {
+    first: &'a ServedType,
+    others: Vec<&'a ServedType>,
+}
+
+impl<'a> Versions<'a> {
+    fn iter(&self) -> impl Iterator<Item = &'a ServedType> {
+        std::iter::once(self.first).chain(self.others.iter().copied())
+    }
+
+    /// A version that the whitelist names, else the preferred one, else the first that can be watched.
+    fn pick(&self, whitelist: &[TypePattern]) -> &'a ServedType {
+        self.iter()
+            .find(|t| whitelist.iter().any(|p| p.names_version_of(t)))
+            .or_else(|| self.iter().find(|t| t.preferred))
+            .unwrap_or(self.first)
+    }
+}
+
+/// Each resource once, in discovery order.
+fn watchable_resources(served: &[ServedType]) -> Vec<Versions<'_>> {
+    let mut order: Vec<Versions<'_>> = Vec::new();
+    let mut position: BTreeMap<Key<'_>, usize> = BTreeMap::new();
+    for t in served.iter().filter(|t| t.is_watchable()) {
+        match position.get(&key(t)).and_then(|at| order.get_mut(*at)) {
+            Some(versions) => versions.others.push(t),
+            None => {
+                position.insert(key(t), order.len());
+                order.push(Versions { first: t, others: Vec::new() });
+            }
+        }
+    }
+    order
+}
+
+fn why_nothing(config: &EffectiveInformerConfig, included: &BTreeSet<Key<'_>>) -> &'static str {
+    if config.whitelist.is_empty() {
+        "the blacklist covers every type"
+    } else if included.is_empty() {
+        "no whitelist entry matches a served type"
+    } else {
+        "whitelist and blacklist cancel out"
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod fixtures {
+    use super::*;
+
+    const WATCHABLE: &[&str] = &["get", "list", "watch"];
+
+    fn t(group: &str, version: &str, kind: &str, plural: &str, short: &[&str], namespaced: bool) -> ServedType {
+        ServedType {
+            group: group.into(),
+            version: version.into(),
+            preferred: true,
+            kind: kind.into(),
+            plural: plural.into(),
+            singular: kind.to_ascii_lowercase(),
+            short_names: short.iter().map(|s| (*s).into()).collect(),
+            categories: vec![],
+            namespaced,
+            verbs: WATCHABLE.iter().map(|s| (*s).into()).collect(),
+        }
+    }
+
+    /// A small cluster's discovery: twins, a name served by two groups, a type in two versions, a mesh, and types that
+    /// cannot be watched.
+    pub(crate) fn served() -> Vec<ServedType> {
+        vec![
+            t("", "v1", "Pod", "pods", &["po"], true),
+            t("", "v1", "ConfigMap", "configmaps", &["cm"], true),
+            t("", "v1", "Event", "events", &["ev"], true),
+            t("", "v1", "Service", "services", &["svc"], true),
+            t("", "v1", "Node", "nodes", &["no"], false),
+            ServedType {
+                verbs: vec!["list".into()],
+                ..t("", "v1", "ComponentStatus", "componentstatuses", &["cs"], false)
+            },
+            t("apps", "v1", "Deployment", "deployments", &["deploy"], true),
+            t("events.k8s.io", "v1", "Event", "events", &["ev"], true),
+            t("batch", "v1", "Job", "jobs", &[], true),
+            t("autoscaling", "v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers", &["hpa"], true),
+            ServedType {
+                preferred: false,
+                ..t("autoscaling", "v1", "HorizontalPodAutoscaler", "horizontalpodautoscalers", &["hpa"], true)
+            },
+            t("networking.istio.io", "v1", "VirtualService", "virtualservices", &["vs"], true),
+            t("telemetry.istio.io", "v1", "Telemetry", "telemetries", &[], true),
+            t("serving.knative.dev", "v1", "Service", "services", &["kservice"], true),
+            t("example.com", "v1", "Widget", "widgets", &[], true),
+            t("v1.example.com", "v3", "Widget", "widgets", &[], true),
+        ]
+    }
+
+    pub(crate) fn names(types: &[&ServedType]) -> Vec<String> {
+        types.iter().map(|t| t.name()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::fixtures::served;
+    use super::*;
+
+    fn config(blacklist: &[&str], whitelist: &[&str], metadata_only: &[&str]) -> EffectiveInformerConfig {
+        let list = |items: &[&str]| items.iter().map(|s| (*s).to_owned()).collect();
+        EffectiveInformerConfig {
+            blacklist: list(blacklist),
+            whitelist: list(whitelist),
+            metadata_only: list(metadata_only),
+            ..Default::default()
+        }
+    }
+
+    fn selected(config: &EffectiveInformerConfig) -> (Vec<String>, Vec<String>) {
+        let selection = select(config, &served());
+        let types = selection.types.iter().map(|t| t.served.name()).collect();
+        (types, selection.problems.iter().map(ToString::to_string).collect())
+    }
+
+    #[test]
+    fn with_nothing_said_each_watchable_resource_is_selected_once() {
+        let (types, problems) = selected(&config(&[], &[], &[]));
+        assert_eq!(problems, Vec::<String>::new());
+        assert_eq!(
+            types.len(),
+            served().len() - 2,
+            "all but componentstatuses and the second version of hpa: {types:?}"
+        );
+    }
+
+    #[test]
+    fn the_blacklist_takes_away_and_wins_over_the_whitelist() {
+        let (types, _) = selected(&config(&["events", "po", "*.istio.io"], &[], &[]));
+        for gone in ["pods", "events", "events.events.k8s.io", "virtualservices.networking.istio.io"] {
+            assert!(!types.contains(&gone.to_owned()), "{gone} in {types:?}");
+        }
+        assert_eq!(selected(&config(&["po"], &["po", "cm"], &[])).0, ["configmaps"]);
+    }
+
+    #[test]
+    fn a_version_in_the_blacklist_means_the_resource() {
+        let (types, problems) = selected(&config(&["hpa.v1.autoscaling"], &["hpa", "po"], &[]));
+        assert_eq!((types, problems), (vec!["pods".to_owned()], vec![]));
+    }
+
+    #[test]
+    fn a_version_in_the_whitelist_is_the_one_that_is_watched() {
+        let version = |entry: &str| select(&config(&[], &[entry], &[]), &served()).types[0].served.version.clone();
+        assert_eq!(version("hpa"), "v2");
+        assert_eq!(version("hpa.v1.autoscaling"), "v1");
+    }
+
+    #[test]
+    fn metadata_only_marks_just_its_types() {
+        let selection = select(&config(&[], &["po", "cm"], &["cm"]), &served());
+        let marks: Vec<_> = selection.types.iter().map(|t| (t.served.plural.as_str(), t.metadata_only)).collect();
+        assert_eq!(marks, [("pods", false), ("configmaps", true)]);
+    }
+
+    #[test]
+    fn an_unknown_type_is_named_with_a_hint_and_does_not_invalidate_the_rest() {
+        let selection = select(&config(&["deploymnets"], &[], &[]), &served());
+        assert!(selection.is_valid());
+        assert_eq!(
+            selection.problems[0].to_string(),
+            "informer_config.blacklist[0]: `deploymnets` matches no type that the API server serves now; \
+             did you mean `deployments.apps`?"
+        );
+    }
+
+    #[test]
+    fn lists_that_leave_nothing_are_refused_with_the_reason() {
+        for (config, reason) in [
+            (config(&["*"], &[], &[]), "the blacklist covers every type"),
+            (config(&["po"], &["pods"], &[]), "whitelist and blacklist cancel out"),
+            (config(&[], &["zebras"], &[]), "no whitelist entry matches a served type"),
+        ] {
+            let selection = select(&config, &served());
+            assert!(!selection.is_valid());
+            assert!(selection.problems.contains(&Problem::NothingSelected { reason }), "{:?}", selection.problems);
+        }
+    }
+
+    #[test]
+    fn a_bad_pattern_is_fatal_and_names_its_place() {
+        let selection = select(&config(&["po", "a b"], &[], &[]), &served());
+        assert!(!selection.is_valid());
+        assert!(selection.problems[0].to_string().starts_with("informer_config.blacklist[1]: `a b` holds"));
+    }
+
+    #[test]
+    fn a_type_that_cannot_be_watched_is_said_to_be_so_where_it_is_asked_for() {
+        let selection = select(&config(&["cs"], &["cs", "po"], &[]), &served());
+        assert_eq!(
+            selection.problems,
+            [Problem::NotWatchable { field: Field::Whitelist, index: 0, entry: "cs".into() }]
+        );
+    }
+
+    #[test]
+    fn namespaces_that_cancel_out_are_refused() {
+        let mut config = config(&[], &[], &[]);
+        config.namespaces.include = vec!["a".into()];
+        config.namespaces.exclude = vec!["a".into(), "b".into()];
+        assert!(select(&config, &served()).problems.contains(&Problem::NoNamespace));
+    }
+}
