@@ -14,7 +14,7 @@ pub const BUILT_IN_BLACKLIST: [&str; 3] = ["events", "events.events.k8s.io", "le
 /// An entry of a type list is what a person would type after `kubectl get`: `pods`, `po`, `Pod`,
 /// `deployments.apps`, `deployments.v1.apps`, `*.istio.io`, or `pods.v1.`. See [`crate::pattern`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct InformerConfig {
     /// Types that are not watched, e.g. `secrets`, `leases.coordination.k8s.io`, `*.metrics.k8s.io`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -35,7 +35,7 @@ pub struct InformerConfig {
 
 /// Which namespaces are looked into.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct NamespaceSelection {
     /// If not empty, only these namespaces.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -110,7 +110,18 @@ impl InformerConfig {
         if text.trim().is_empty() {
             return Ok(Self::default());
         }
-        serde_saphyr::from_str(text).map_err(|source| InformerConfigError { message: source.to_string() })
+        let config = serde_saphyr::from_str(text).map_err(InformerConfigError::new)?;
+        // Strict for a person's text only. Objects from the API server are read leniently, so that an operator older
+        // than the CustomResourceDefinition still reads them.
+        let value: serde_json::Value = serde_saphyr::from_str(text).map_err(InformerConfigError::new)?;
+        let mut unknown = Vec::new();
+        serde_ignored::deserialize::<_, _, Self>(value, |path| unknown.push(path.to_string()))
+            .map_err(InformerConfigError::new)?;
+        if unknown.is_empty() {
+            Ok(config)
+        } else {
+            Err(InformerConfigError::new(format_args!("unknown field {}", unknown.join(", "))))
+        }
     }
 
     /// The text for the annotation: YAML, one entry a line, so that it is easy to edit.
@@ -118,7 +129,7 @@ impl InformerConfig {
     /// # Errors
     /// None in practice: the type has only lists of strings.
     pub fn to_yaml(&self) -> Result<String, InformerConfigError> {
-        serde_saphyr::to_string(self).map_err(|source| InformerConfigError { message: source.to_string() })
+        serde_saphyr::to_string(self).map_err(InformerConfigError::new)
     }
 }
 
@@ -127,6 +138,12 @@ impl InformerConfig {
 #[error("not a valid informer_config: {message}; expected the fields blacklist, whitelist, metadataOnly, namespaces")]
 pub struct InformerConfigError {
     message: String,
+}
+
+impl InformerConfigError {
+    fn new(what: impl std::fmt::Display) -> Self {
+        Self { message: what.to_string() }
+    }
 }
 
 #[cfg(test)]

@@ -4,8 +4,16 @@
 //! async runtime, so that everything in it can be tested as a table.
 
 pub mod agent_config;
+pub mod conditions;
 pub mod discovery;
+#[cfg(test)]
+mod fixtures;
 pub mod informer_config;
 pub mod names;
 pub mod pattern;
 pub mod selection;
+mod spec;
+mod status;
+
+pub use spec::*;
+pub use status::*;

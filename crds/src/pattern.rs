@@ -18,7 +18,7 @@ use crate::discovery::{ServedType, group_resource};
 
 /// Core types that are served a second time, from the same storage, under a group name: leaving out one but not the
 /// other would watch the same objects after all.
-const TWINS: [((&str, &str), (&str, &str)); 1] = [(("", "events"), ("events.k8s.io", "events"))];
+const TWINS: [[(&str, &str); 2]; 1] = [[("", "events"), ("events.k8s.io", "events")]];
 
 /// Longest pattern that is read: a plural name, a version and a group, each a DNS name.
 pub const MAX_PATTERN_LEN: usize = 316;
@@ -249,7 +249,7 @@ fn match_bare<'a>(name: &str, served: &'a [ServedType]) -> Vec<&'a ServedType> {
 
 fn is_twin(t: &ServedType, of: (&str, &str)) -> bool {
     let this = (t.group.as_str(), t.plural.as_str());
-    TWINS.iter().any(|&(a, b)| (a == this && b == of) || (b == this && a == of))
+    TWINS.iter().any(|&[a, b]| (a == this && b == of) || (b == this && a == of))
 }
 
 fn nearest_group(wanted: &str, served: &[ServedType]) -> Option<String> {
@@ -272,7 +272,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::selection::fixtures::{names, served};
+    use crate::fixtures::{names, served};
 
     fn matched(pattern: &str) -> Vec<String> {
         let served = served();

@@ -1,0 +1,205 @@
+//! What a MeshSync is told about itself.
+//!
+//! Two writers: `agent` belongs to the agent (field manager `meshsync-agent`), everything else to the operator
+//! (`meshsync-operator`). Both write with server-side apply, so that neither touches the other's fields.
+
+#![allow(unreachable_pub, reason = "KubeSchema repeats each struct inside a function")]
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::KubeSchema;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::informer_config::InformerConfig;
+
+/// What is in force, and how it goes.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MeshSyncStatus {
+    /// Latest observations: Ready, Resolved, Authorized, BrokerAvailable, AgentAvailable, Published.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    // Without the list map, server-side apply treats all conditions as one value.
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
+    pub conditions: Vec<Condition>,
+    /// Generation of the spec that the operator has acted on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// The configuration that the operator has put in force, defaults filled in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub configuration: Option<ConfigurationStatus>,
+    /// What is selected, per tier of discovery.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tiers: Option<TiersStatus>,
+    /// Where the agent publishes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub broker: Option<BrokerStatus>,
+    /// What the agent says of itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent: Option<AgentStatus>,
+}
+
+/// The configuration that the operator has put in force.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ConfigurationStatus {
+    /// Identifies the configuration; compare with `agent.appliedRevision`.
+    #[schemars(length(max = 64))]
+    pub revision: String,
+    /// Where it comes from.
+    pub source: ConfigurationSource,
+    /// What is in force, defaults filled in.
+    #[serde(rename = "informer_config")]
+    pub informer_config: InformerConfig,
+}
+
+/// Where an `informer_config` comes from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum ConfigurationSource {
+    /// Built into the operator.
+    #[default]
+    BuiltIn,
+    /// The annotation of the CustomResourceDefinition.
+    ClusterDefault,
+    /// The MeshSync's own spec, unset fields from the cluster-wide default.
+    Spec,
+}
+
+/// What is selected, per tier of discovery.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TiersStatus {
+    /// Tier 1: types that the API server serves.
+    pub presence: PresenceTier,
+    /// Tier 2: types that are listed and watched.
+    pub inspection: InspectionTier,
+}
+
+/// Tier 1: what exists.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PresenceTier {
+    /// Types that the API server serves.
+    pub types: i32,
+    /// API groups whose discovery failed, e.g. because an aggregated API server is down.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256), inner(length(max = 253)))]
+    pub failed_groups: Vec<String>,
+}
+
+/// Tier 2: what is watched.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct InspectionTier {
+    /// Types that the configuration selects and the agent may read.
+    pub types: i32,
+    /// Types that the configuration selects but that the agent may not be granted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 512))]
+    pub refused: Vec<RefusedType>,
+}
+
+/// A type that was asked for and is not watched.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RefusedType {
+    /// The type, e.g. `deployments.apps`.
+    #[serde(rename = "type")]
+    #[schemars(length(max = 316))]
+    pub type_: String,
+    /// Static, PascalCase, e.g. `Forbidden`.
+    #[schemars(length(max = 64))]
+    pub reason: String,
+    /// What the API server said, and what to do.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 1024))]
+    pub message: String,
+}
+
+/// Where the agent publishes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BrokerStatus {
+    /// Whether the operator runs the broker.
+    pub managed: bool,
+    /// URL inside the cluster; never holds credentials.
+    #[schemars(length(max = 2048))]
+    pub url: String,
+    /// Secret that holds the credentials, in the MeshSync's namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
+    pub secret_name: Option<String>,
+}
+
+/// What the agent says of itself. Written by the agent.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AgentStatus {
+    /// Revision of the configuration that is really in force.
+    #[schemars(length(max = 64))]
+    pub applied_revision: String,
+    /// Revision that was received but refused, with the reason in `message`; the one before stays in force.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub rejected_revision: Option<String>,
+    /// What it is doing.
+    pub phase: AgentPhase,
+    /// Anything a person should know, e.g. why it is behind.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 1024))]
+    pub message: String,
+    /// Types whose objects are watched.
+    pub types: i32,
+    /// Types whose first list is not complete yet.
+    pub pending_types: i32,
+    /// Objects in the snapshot.
+    pub objects: i64,
+    /// Changes that wait for the broker.
+    pub outbox: i64,
+    /// Since when the oldest of them waits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub behind_since: Option<Time>,
+    /// Whether the broker confirms what it stores (`JetStream`) or only takes it (`Core`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delivery: Option<Delivery>,
+    /// Objects that were too large for the broker and went out as metadata only.
+    pub too_large: i64,
+    /// Types that the API server refuses.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 512))]
+    pub refused: Vec<RefusedType>,
+    /// Pod that wrote this.
+    #[schemars(length(max = 253))]
+    pub pod: String,
+    /// Version of the agent.
+    #[schemars(length(max = 64))]
+    pub version: String,
+    /// When this was written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reported_at: Option<Time>,
+}
+
+/// What an agent is doing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum AgentPhase {
+    /// It finds out what there is.
+    #[default]
+    Discovering,
+    /// First lists are under way.
+    Synchronizing,
+    /// Every first list is complete and the broker has everything.
+    Live,
+    /// It works, but something is missing or late: see `message` and `refused`.
+    Degraded,
+    /// It was told to stop.
+    Stopping,
+}
+
+/// How sure it is that the broker keeps what it was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Delivery {
+    /// Core NATS: delivered to whoever is subscribed at the moment.
+    Core,
+    /// JetStream: stored and confirmed.
+    JetStream,
+}
