@@ -1,5 +1,7 @@
 //! The schema as users and the API server meet it.
 
+#![allow(clippy::indexing_slicing, clippy::unwrap_used, reason = "tests may panic")]
+
 use kube::CustomResourceExt;
 use meshsync_crds::MeshSync;
 use serde_json::Value;
