@@ -1,0 +1,255 @@
+//! A real Kubernetes inside a [`Lab`]: the binaries of any cluster, as processes.
+
+mod controllers;
+mod pki;
+mod server;
+
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use clap::ValueEnum;
+
+use crate::assets::{self, Tool};
+use crate::lab::{Lab, on_host};
+use crate::process::Daemon;
+use pki::Pki;
+
+/// How much of Kubernetes runs. A test pays only for what it needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub enum Level {
+    /// etcd and kube-apiserver: CRD admission, CEL, server-side apply, RBAC, watches. Up in about 3 s.
+    Api,
+    /// Also kube-controller-manager and kube-scheduler: garbage collection, namespace deletion, Deployments to (pending)
+    /// Pods, service-account tokens. Up in about 5 s.
+    ControlPlane,
+}
+
+impl Level {
+    /// Programs that a cluster of this level runs, kubectl included.
+    #[must_use]
+    pub const fn tools(self) -> &'static [Tool] {
+        match self {
+            Self::Api => &[Tool::KubeApiserver, Tool::Etcd, Tool::Kubectl],
+            Self::ControlPlane => {
+                &[Tool::KubeApiserver, Tool::Etcd, Tool::Kubectl, Tool::KubeControllerManager, Tool::KubeScheduler]
+            }
+        }
+    }
+}
+
+/// Configuration of a cluster that is about to start.
+#[derive(Debug)]
+pub struct ClusterBuilder {
+    dir: PathBuf,
+    level: Level,
+    audit_policy: Option<String>,
+    apiserver_arguments: Vec<String>,
+    durable: bool,
+}
+
+impl ClusterBuilder {
+    pub(crate) fn new(lab: &Lab, level: Level) -> Self {
+        Self { dir: lab.dir().to_owned(), level, audit_policy: None, apiserver_arguments: Vec::new(), durable: false }
+    }
+
+    /// Records requests as `policy` (YAML of `audit.k8s.io/v1`) says; read them with [`Cluster::audit_events`].
+    #[must_use]
+    pub fn audit(mut self, policy: impl Into<String>) -> Self {
+        self.audit_policy = Some(policy.into());
+        self
+    }
+
+    /// Adds an argument to kube-apiserver, such as `--feature-gates=WatchList=false`.
+    #[must_use]
+    pub fn apiserver_arg(mut self, argument: impl Into<String>) -> Self {
+        self.apiserver_arguments.push(argument.into());
+        self
+    }
+
+    /// Makes etcd sync to disk, for tests that kill it and expect nothing to be lost.
+    #[must_use]
+    pub const fn durable(mut self) -> Self {
+        self.durable = true;
+        self
+    }
+
+    /// Starts the cluster and waits until it is ready. Builds binaries that are missing, which takes minutes once.
+    ///
+    /// # Errors
+    /// When a binary cannot be had, or a component does not become ready; names the component and the end of its log.
+    pub async fn start(self) -> Result<Cluster> {
+        on_host(|| self.level.tools().iter().try_for_each(|&tool| assets::ensure(tool).map(drop)))?;
+        let pki = Pki::create(&self.dir.join("pki"))?;
+        let kubeconfig = self.dir.join("kubeconfig");
+        write_kubeconfig(&kubeconfig, &pki)?;
+        let (etcd, apiserver) = (server::etcd(&self)?, server::apiserver(&self, &pki)?);
+        let mut cluster =
+            Cluster { dir: self.dir.clone(), level: self.level, kubeconfig, components: vec![etcd, apiserver] };
+        for component in &cluster.components {
+            component.start()?;
+        }
+        cluster.await_apiserver().await?;
+        if self.level >= Level::ControlPlane {
+            let daemons = controllers::daemons(&self.dir, &cluster.kubeconfig, &pki)?;
+            for daemon in &daemons {
+                daemon.start()?;
+            }
+            cluster.components.extend(daemons);
+            controllers::await_working(&cluster).await?;
+        }
+        Ok(cluster)
+    }
+}
+
+/// A running cluster. Its components end when it is dropped.
+#[derive(Debug)]
+pub struct Cluster {
+    dir: PathBuf,
+    level: Level,
+    kubeconfig: PathBuf,
+    components: Vec<Daemon>,
+}
+
+impl Cluster {
+    /// What of Kubernetes runs.
+    #[must_use]
+    pub const fn level(&self) -> Level {
+        self.level
+    }
+
+    /// Path of the administrator's kubeconfig. Its server is `https://127.0.0.1:6443`, inside the lab.
+    #[must_use]
+    pub fn kubeconfig(&self) -> &Path {
+        &self.kubeconfig
+    }
+
+    /// A client with the administrator's rights that retries nothing by itself.
+    ///
+    /// # Errors
+    /// When the kubeconfig cannot be used.
+    pub async fn client(&self) -> Result<kube::Client> {
+        let file = kube::config::Kubeconfig::read_from(&self.kubeconfig)?;
+        let config = kube::Config::from_custom_kubeconfig(file, &Default::default()).await?;
+        Ok(kube::Client::try_from(config)?)
+    }
+
+    /// Runs kubectl, built from the same Kubernetes release, as administrator. Returns its standard output.
+    ///
+    /// # Errors
+    /// When it exits with a code other than 0: the message holds what it wrote to standard error.
+    pub async fn kubectl<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Result<String> {
+        self.kubectl_with_input(arguments, "").await
+    }
+
+    /// As [`kubectl`](Self::kubectl), with `input` on its standard input: `["apply", "-f", "-"]`.
+    ///
+    /// # Errors
+    /// As [`kubectl`](Self::kubectl).
+    pub async fn kubectl_with_input<A: AsRef<OsStr>>(
+        &self,
+        arguments: impl IntoIterator<Item = A>,
+        input: impl AsRef<[u8]>,
+    ) -> Result<String> {
+        let arguments: Vec<_> = arguments.into_iter().map(|argument| argument.as_ref().to_owned()).collect();
+        let mut child = tokio::process::Command::new(assets::ensure(Tool::Kubectl)?)
+            .arg("--kubeconfig")
+            .arg(&self.kubeconfig)
+            // Discovery of one cluster must not be served from the cache of another at the same address.
+            .arg("--cache-dir")
+            .arg(self.dir.join("kubectl-cache"))
+            .args(&arguments)
+            .current_dir(&self.dir)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .context("cannot start kubectl")?;
+        if let Some(mut stdin) = child.stdin.take() {
+            // A command that does not read its input closes it early; its exit code tells whether that was wrong.
+            let _ = tokio::io::AsyncWriteExt::write_all(&mut stdin, input.as_ref()).await;
+        }
+        let output = child.wait_with_output().await.context("cannot wait for kubectl")?;
+        if !output.status.success() {
+            let line = arguments.join(OsStr::new(" "));
+            let words = String::from_utf8_lossy(&output.stderr);
+            bail!("`kubectl {}` failed ({}): {}", line.to_string_lossy(), output.status, words.trim());
+        }
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// Applies YAML or JSON documents.
+    ///
+    /// # Errors
+    /// As [`kubectl`](Self::kubectl).
+    pub async fn apply(&self, documents: impl AsRef<[u8]>) -> Result<String> {
+        self.kubectl_with_input(["apply", "-f", "-"], documents).await
+    }
+
+    /// A component, to be stopped, killed, started again or asked for its log: `etcd`, `kube-apiserver`,
+    /// `kube-controller-manager`, `kube-scheduler`.
+    ///
+    /// # Errors
+    /// When the cluster's level has no such component.
+    pub fn component(&self, name: &str) -> Result<&Daemon> {
+        self.components
+            .iter()
+            .find(|component| component.name() == name)
+            .with_context(|| format!("a cluster of level {:?} has no component `{name}`", self.level))
+    }
+
+    /// Stops a component as a rolling update would (SIGTERM), starts it again, and waits until the API server is ready.
+    ///
+    /// # Errors
+    /// When it does not end or does not come back.
+    pub async fn restart(&self, name: &str) -> Result<()> {
+        let component = self.component(name)?;
+        component.stop(Duration::from_secs(60)).await?;
+        component.start()?;
+        self.await_apiserver().await
+    }
+
+    /// Waits until the API server reports ready.
+    ///
+    /// # Errors
+    /// When it has ended, or is not ready within a minute.
+    pub async fn await_apiserver(&self) -> Result<()> {
+        server::await_ready(self).await
+    }
+
+    /// All audit events so far, oldest first; empty without [`ClusterBuilder::audit`].
+    ///
+    /// # Errors
+    /// When a whole line of the log is no JSON.
+    pub fn audit_events(&self) -> Result<Vec<serde_json::Value>> {
+        let log = fs::read_to_string(self.dir.join(server::AUDIT_LOG)).unwrap_or_default();
+        // The last line may be half-written.
+        let whole = log.rsplit_once('\n').map_or("", |(whole, _)| whole);
+        whole.lines().map(|line| Ok(serde_json::from_str(line)?)).collect()
+    }
+
+    /// Lets the components outlive this value, for a lab that stays up.
+    pub fn leave_running(self) {
+        self.components.into_iter().for_each(Daemon::leave_running);
+    }
+}
+
+/// Writes a kubeconfig that names files by absolute path, so that any program may use it from anywhere in the lab.
+fn write_kubeconfig(path: &Path, pki: &Pki) -> Result<()> {
+    let content = serde_json::json!({
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": "lab", "cluster": {
+            "server": format!("https://127.0.0.1:{}", server::PORT),
+            "certificate-authority": pki.path("ca.crt"),
+        }}],
+        "users": [{"name": "admin", "user": {"token": pki.admin_token()?}}],
+        "contexts": [{"name": "lab", "context": {"cluster": "lab", "user": "admin"}}],
+        "current-context": "lab",
+    });
+    fs::write(path, serde_json::to_vec_pretty(&content)?).with_context(|| format!("cannot write {}", path.display()))
+}

@@ -1,0 +1,102 @@
+//! Taking a lab down, whoever made it and however far it came.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use nix::mount::{MntFlags, umount2};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::{namespace_of, netns, owner};
+use crate::progress::say;
+
+/// How long processes get to vanish after SIGKILL; the kernel needs milliseconds, unmounting a busy overlay more.
+const KILL_DEADLINE: Duration = Duration::from_secs(20);
+
+/// Removes every lab whose owner has ended. The caller holds the lock.
+pub(super) fn sweep() -> Result<()> {
+    for dir in owner::lab_dirs()? {
+        if owner::is_remnant(&dir)? {
+            say(format!("removing what a dead run left in {}", dir.display()));
+            remove(&dir)?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes the lab in `dir`: processes, mounts, namespace, control groups, settings, files, in this order because each
+/// one holds the next. A failure does not keep the later ones from being tried. The caller holds the lock.
+pub(super) fn remove(dir: &Path) -> Result<()> {
+    let name = dir.file_name().and_then(|name| name.to_str()).context("a lab's directory has a name")?;
+    let namespace = namespace_of(name);
+    let outcomes = [
+        end_processes(&namespace),
+        unmount_below(dir),
+        netns::delete(&namespace),
+        fs::remove_dir_all(dir).with_context(|| format!("cannot remove {}", dir.display())),
+    ];
+    let failures: Vec<_> = outcomes.into_iter().filter_map(Result::err).map(|error| format!("{error:#}")).collect();
+    if failures.is_empty() { Ok(()) } else { Err(anyhow!("{}", failures.join("; "))) }
+}
+
+/// Kills every process in the namespace. Nobody but the lab could have put one there, so none is anybody else's.
+fn end_processes(namespace: &str) -> Result<()> {
+    let end = Instant::now() + KILL_DEADLINE;
+    loop {
+        let alive: Vec<_> = netns::pids(namespace)?.into_iter().filter(|&pid| !is_zombie(pid)).collect();
+        if alive.is_empty() {
+            return Ok(());
+        }
+        if Instant::now() > end {
+            bail!("processes {alive:?} in {namespace} do not end");
+        }
+        for pid in alive {
+            // It may have ended by itself since it was listed.
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn is_zombie(pid: i32) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/stat"))
+        .ok()
+        .and_then(|stat| Some(stat.rsplit_once(')')?.1.trim_start().starts_with('Z')))
+        .unwrap_or(true)
+}
+
+/// Unmounts all that is mounted below `dir`, innermost first.
+fn unmount_below(dir: &Path) -> Result<()> {
+    let table = fs::read_to_string("/proc/self/mountinfo").context("cannot read the mount table")?;
+    for point in mount_points_below(&table, dir).into_iter().rev() {
+        umount2(&point, MntFlags::MNT_DETACH).with_context(|| format!("cannot unmount {}", point.display()))?;
+    }
+    Ok(())
+}
+
+/// Mount points below `dir` in the order of the table, in which a mount follows the one it lies on.
+fn mount_points_below(table: &str, dir: &Path) -> Vec<PathBuf> {
+    table
+        .lines()
+        .filter_map(|line| line.split(' ').nth(4))
+        .map(PathBuf::from)
+        .filter(|point| point.starts_with(dir))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_mounts_below_the_lab_are_touched() {
+        let table = "21 1 0:1 / /state/labs/a rw - ext4 x rw\n\
+                     22 1 0:1 / /state/labs/a/k/pods/1 rw - tmpfs x rw\n\
+                     23 1 0:1 / /state/labs/ab rw - tmpfs x rw\n\
+                     24 1 0:1 / / rw - ext4 x rw\n";
+        let found = mount_points_below(table, Path::new("/state/labs/a"));
+        assert_eq!(found, [PathBuf::from("/state/labs/a"), PathBuf::from("/state/labs/a/k/pods/1")]);
+    }
+}

@@ -1,0 +1,30 @@
+//! The lab: real clusters on one machine, the demonstration, and the end-to-end tests.
+//!
+//! A [`Lab`] is a private network namespace and a state directory. Everything that a test starts lives inside: a
+//! [`Cluster`](cluster::Cluster) from real Kubernetes binaries, a broker, our own agent and operator. Inside, each
+//! service listens on its usual loopback port; no route leads out, so that labs never meet and nothing leaks. When the
+//! test ends the lab is taken down, and what a killed run left behind is removed by the next one.
+//!
+//! ```no_run
+//! use meshsync_e2e::{cluster::Level, lab};
+//!
+//! #[test]
+//! fn namespaces_are_listed() -> anyhow::Result<()> {
+//!     lab::run("namespaces-are-listed", async |lab| {
+//!         let cluster = lab.cluster(Level::Api).start().await?;
+//!         let names = cluster.kubectl(["get", "namespaces", "-o", "name"]).await?;
+//!         assert!(names.contains("namespace/kube-system"));
+//!         Ok(())
+//!     })
+//! }
+//! ```
+
+pub mod assets;
+pub mod cluster;
+pub mod lab;
+pub mod process;
+pub mod progress;
+pub mod wait;
+
+pub use lab::Lab;
+pub use wait::await_condition;

@@ -1,0 +1,3 @@
+module meshsync.lab/pause
+
+go 1.26.0
