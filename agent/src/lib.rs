@@ -1,0 +1,8 @@
+//! Discovers, watches and publishes the live state of a Kubernetes cluster.
+//!
+//! The rooms follow the data, and data goes one way: `discover` → `watch` → [`snapshot`] → [`publish`]. [`object`] is the
+//! vocabulary between them: raw JSON of one Kubernetes object, split and stripped without building a tree.
+
+pub mod object;
+pub mod publish;
+pub mod snapshot;

@@ -1,0 +1,2 @@
+//! The doorway of the binary.
+fn main() {}

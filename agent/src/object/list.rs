@@ -1,0 +1,70 @@
+//! One page of a list response, its items borrowed.
+
+use std::borrow::Cow;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::error::{ObjectError, utf8};
+use super::identity::ResourceVersion;
+
+const WHAT: &str = "list response";
+
+/// One page of a list.
+#[derive(Clone, Debug)]
+pub struct ListPage<'a> {
+    /// Version of the collection; a watch may begin here after the last page.
+    pub resource_version: ResourceVersion,
+    /// Token for the next page; `None` on the last.
+    pub continue_token: Option<Cow<'a, str>>,
+    /// Items after this page, where the server says so. It leaves the field out on the last page and with selectors.
+    pub remaining_item_count: Option<u64>,
+    /// The objects, untouched. Items of built-in types carry no apiVersion and kind.
+    pub items: Vec<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct Page<'a> {
+    #[serde(borrow, default)]
+    kind: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    metadata: Option<Metadata<'a>>,
+    #[serde(borrow, default)]
+    items: Option<Vec<&'a RawValue>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct Metadata<'a> {
+    #[serde(borrow)]
+    resource_version: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    r#continue: Option<Cow<'a, str>>,
+    remaining_item_count: Option<i64>,
+}
+
+impl<'a> ListPage<'a> {
+    /// Reads a list response. `items` may be `null` or absent: then the page is empty.
+    ///
+    /// # Errors
+    /// Not UTF-8, not JSON, or not a list. A `Status` and an empty object are refused rather than read as an empty list,
+    /// which would make every known object look deleted.
+    pub fn parse(body: &'a [u8]) -> Result<Self, ObjectError> {
+        let page: Page<'a> = serde_json::from_str(utf8(body)?).map_err(|source| ObjectError::syntax(WHAT, &source))?;
+        let is_list = match page.kind.as_deref() {
+            Some("Status") => false,
+            Some(kind) if kind.ends_with("List") => true,
+            _ => page.items.is_some(),
+        };
+        if !is_list {
+            return Err(ObjectError::WrongType { what: WHAT, expected: "a list (kind ...List, or with items)" });
+        }
+        let metadata = page.metadata.unwrap_or_default();
+        Ok(Self {
+            resource_version: ResourceVersion::new(metadata.resource_version.as_deref().unwrap_or_default()),
+            continue_token: metadata.r#continue.filter(|token| !token.is_empty()),
+            remaining_item_count: metadata.remaining_item_count.and_then(|count| u64::try_from(count).ok()),
+            items: page.items.unwrap_or_default(),
+        })
+    }
+}

@@ -1,0 +1,24 @@
+//! Raw JSON of Kubernetes objects: framing, splitting, stripping. Nothing here builds a tree of an object.
+//!
+//! Everything in this module reads bytes that somebody else wrote, so it must stand any input: no recursion on nesting,
+//! no quadratic work on repeated keys, and no error text that quotes a value (a Secret's would end in a log).
+
+mod compact;
+mod error;
+pub mod event;
+pub mod fields;
+pub mod frame;
+mod identity;
+pub mod list;
+mod prepare;
+mod redact;
+pub mod text;
+
+pub use error::ObjectError;
+pub(crate) use error::utf8;
+pub use event::{EventKind, WatchEvent};
+pub use frame::{FrameError, FrameSplitter};
+pub use identity::{ObjectName, ResourceVersion, Uid};
+pub use list::ListPage;
+pub use prepare::{Prepared, TypeContext, prepare};
+pub use redact::{DATA_PLACEHOLDER, TEXT_PLACEHOLDER};

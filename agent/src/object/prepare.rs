@@ -1,0 +1,226 @@
+//! One object on its way into the snapshot: identified, stripped, redacted, hashed, in one pass over its text.
+
+use meshsync_crds::agent_config::SecretPolicy;
+use meshsync_crds::discovery::ServedType;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
+
+use super::compact::write_compact;
+use super::error::{ObjectError, utf8};
+use super::fields::{Field, find, split};
+use super::identity::{ObjectName, ResourceVersion, Uid};
+use super::redact::{DATA_PLACEHOLDER, SECRET_FIELDS, TEXT_PLACEHOLDER, Traces, write_values_redacted};
+use super::text;
+
+/// kubectl's copy of the manifest: as large as the object, and with the values of a Secret inside.
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+
+/// What is known about all objects of one type.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TypeContext {
+    /// `v1` or `group/version`; written into every object, since list items do not carry it.
+    pub api_version: String,
+    /// Kind, as [`Self::api_version`].
+    pub kind: String,
+    /// Whether this is `secrets` of the core group.
+    pub is_secret: bool,
+    /// Whether values of Secrets are replaced.
+    pub redact: bool,
+    /// Whether only apiVersion, kind and metadata are kept.
+    pub metadata_only: bool,
+}
+
+impl TypeContext {
+    /// The context of a served type, whole objects kept.
+    #[must_use]
+    pub fn new(served: &ServedType, secrets: SecretPolicy) -> Self {
+        Self {
+            api_version: served.api_version(),
+            kind: served.kind.clone(),
+            is_secret: served.group.is_empty() && served.plural == "secrets",
+            redact: secrets == SecretPolicy::Redact,
+            metadata_only: false,
+        }
+    }
+}
+
+/// An object as the snapshot takes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Prepared {
+    /// Identity; a stand-in made from the name when the object has no uid.
+    pub uid: Uid,
+    /// Namespace and name.
+    pub name: ObjectName,
+    /// Version of this state.
+    pub resource_version: ResourceVersion,
+    /// Whether `metadata.deletionTimestamp` is set.
+    pub deleting: bool,
+    /// XXH3 of `body` without the resourceVersion: equal hash, nothing to publish. Not proof against forgery: who can
+    /// write an object can craft two states of it that collide, and hides but his own change.
+    pub hash: u64,
+    /// Compact JSON of what may be published, members in the order of the original.
+    pub body: Vec<u8>,
+}
+
+/// Identifies, strips and hashes the JSON text of one object.
+///
+/// Dropped: `metadata.managedFields`, kubectl's last-applied annotation and, from a redacted Secret, every value and every
+/// top-level member that a Secret does not have. Added: `apiVersion` and `kind` of `context`, which also replace what the
+/// object says, so that all messages about an object name the same type. Numbers stay as they were spelled.
+///
+/// # Errors
+/// Not UTF-8, not JSON, no `metadata`, no name. The message never quotes the object.
+pub fn prepare(raw: &[u8], context: &TypeContext) -> Result<Prepared, ObjectError> {
+    let top = split(utf8(raw)?, "object")?;
+    let metadata = find(&top, "metadata").filter(|value| *value != "null");
+    let metadata = split(metadata.ok_or(ObjectError::Missing { what: "metadata" })?, "metadata")?;
+
+    let text_at = |name| find(&metadata, name).and_then(text::decode_non_empty);
+    let name = text_at("name").ok_or(ObjectError::Missing { what: "metadata.name" })?;
+    let name = ObjectName::new(text_at("namespace").as_deref(), &name);
+    let uid = text_at("uid").map_or_else(|| Uid::named(&name), |uid| Uid::new(&uid));
+    let resource_version = ResourceVersion::new(&text_at("resourceVersion").unwrap_or_default());
+    let deleting = text_at("deletionTimestamp").is_some();
+
+    let mut writer = Writer::new(context, &top, raw.len())?;
+    writer.object(&top, &metadata)?;
+    let hash = writer.hash();
+    Ok(Prepared { uid, name, resource_version, deleting, hash, body: writer.out })
+}
+
+struct Writer<'c> {
+    context: &'c TypeContext,
+    out: Vec<u8>,
+    /// Where the resourceVersion stands in `out`.
+    version_at: std::ops::Range<usize>,
+    /// Set for a Secret whose values must not pass.
+    secret: Option<Traces>,
+}
+
+impl<'c> Writer<'c> {
+    fn new(context: &'c TypeContext, top: &[Field<'_>], size: usize) -> Result<Self, ObjectError> {
+        // An aggregated API may serve Secrets under a type name of its own.
+        let calls_itself_secret = || {
+            let says = |field, value: &str| find(top, field).and_then(text::decode).is_some_and(|text| text == value);
+            says("kind", "Secret") && says("apiVersion", "v1")
+        };
+        let secret =
+            if context.redact && (context.is_secret || calls_itself_secret()) { Some(Traces::of(top)?) } else { None };
+        Ok(Self { context, out: Vec::with_capacity(size + 64), version_at: 0..0, secret })
+    }
+
+    fn object(&mut self, top: &[Field<'_>], metadata: &[Field<'_>]) -> Result<(), ObjectError> {
+        self.out.push(b'{');
+        for (key, own) in [("apiVersion", &self.context.api_version), ("kind", &self.context.kind)] {
+            if !top.iter().any(|field| field.is(key)) {
+                self.type_member(key, own);
+            }
+        }
+        for field in top {
+            if field.is("apiVersion") {
+                self.type_member("apiVersion", &self.context.api_version);
+            } else if field.is("kind") {
+                self.type_member("kind", &self.context.kind);
+            } else if field.is("metadata") {
+                self.key(field);
+                self.metadata(metadata)?;
+            } else if !self.context.metadata_only {
+                self.other_member(field)?;
+            }
+        }
+        self.out.push(b'}');
+        Ok(())
+    }
+
+    fn other_member(&mut self, field: &Field<'_>) -> Result<(), ObjectError> {
+        if self.secret.is_some() {
+            if !SECRET_FIELDS.iter().any(|known| field.is(known)) {
+                return Ok(());
+            }
+            let placeholder = if field.is("data") { DATA_PLACEHOLDER } else { TEXT_PLACEHOLDER };
+            if field.is("data") || field.is("stringData") {
+                self.key(field);
+                return write_values_redacted(field.value, placeholder, &mut self.out);
+            }
+        }
+        self.key(field);
+        write_compact(field.value, &mut self.out);
+        Ok(())
+    }
+
+    fn metadata(&mut self, metadata: &[Field<'_>]) -> Result<(), ObjectError> {
+        self.out.push(b'{');
+        for field in metadata {
+            if field.is("managedFields") {
+                continue;
+            }
+            if field.is("annotations") {
+                self.key(field);
+                self.annotations(field.value)?;
+                continue;
+            }
+            let from = self.out.len();
+            self.key(field);
+            write_compact(field.value, &mut self.out);
+            if field.is("resourceVersion") {
+                self.version_at = from..self.out.len();
+            }
+        }
+        self.out.push(b'}');
+        Ok(())
+    }
+
+    fn annotations(&mut self, json: &str) -> Result<(), ObjectError> {
+        if !json.starts_with('{') {
+            let safe = if self.secret.is_some() { "null" } else { json };
+            write_compact(safe, &mut self.out);
+            return Ok(());
+        }
+        self.out.push(b'{');
+        for field in split(json, "metadata.annotations")? {
+            if field.is(LAST_APPLIED) {
+                continue;
+            }
+            self.key(&field);
+            if self.annotation_may_pass(&field) {
+                write_compact(field.value, &mut self.out);
+            } else {
+                text::write_literal(TEXT_PLACEHOLDER, &mut self.out);
+            }
+        }
+        self.out.push(b'}');
+        Ok(())
+    }
+
+    fn annotation_may_pass(&self, field: &Field<'_>) -> bool {
+        let Some(traces) = &self.secret else { return true };
+        match (text::decode(field.key), text::decode(field.value)) {
+            (Some(key), Some(value)) => traces.may_pass(&key, &value),
+            _ => false,
+        }
+    }
+
+    fn type_member(&mut self, key: &str, value: &str) {
+        self.comma();
+        text::write_literal(key, &mut self.out);
+        self.out.push(b':');
+        text::write_literal(value, &mut self.out);
+    }
+
+    fn key(&mut self, field: &Field<'_>) {
+        self.comma();
+        self.out.extend_from_slice(field.key.as_bytes());
+        self.out.push(b':');
+    }
+
+    fn comma(&mut self) {
+        if self.out.last() != Some(&b'{') {
+            self.out.push(b',');
+        }
+    }
+
+    fn hash(&self) -> u64 {
+        let before = self.out.get(..self.version_at.start).unwrap_or_default();
+        let after = self.out.get(self.version_at.end..).unwrap_or_default();
+        xxh3_64_with_seed(after, xxh3_64(before))
+    }
+}

@@ -1,0 +1,89 @@
+//! What is left of a Secret.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+use super::error::ObjectError;
+use super::fields::{Field, split};
+use super::text;
+
+/// What every value under `data` of a Secret becomes: valid base64, of `REDACTED`.
+pub const DATA_PLACEHOLDER: &str = "UkVEQUNURUQ=";
+
+/// What every value under `stringData`, and every suspicious annotation of a Secret, becomes.
+pub const TEXT_PLACEHOLDER: &str = "REDACTED";
+
+/// All that a Secret may have at top level. Anything else is not written out: what is not known cannot be judged.
+pub(crate) const SECRET_FIELDS: [&str; 7] =
+    ["apiVersion", "kind", "metadata", "immutable", "type", "data", "stringData"];
+
+/// Shortest Secret value that is looked for inside of annotations; shorter ones (`on`, `1`) match by chance.
+const SHORTEST_TRACE: usize = 4;
+
+/// Longest annotation of a Secret that may pass; longer ones are copies, archives or certificates.
+const LONGEST_ANNOTATION: usize = 256;
+
+/// Words in annotation keys under which tools keep a copy of the object that they applied, in any encoding.
+const COPY_WORDS: [&str; 7] = ["applied", "original", "manifest", "backup", "snapshot", "previous", "last-config"];
+
+/// Appends `{key: placeholder, …}` for the keys of `json`; a value that is no object becomes the bare placeholder.
+pub(crate) fn write_values_redacted(json: &str, placeholder: &str, out: &mut Vec<u8>) -> Result<(), ObjectError> {
+    if json == "null" {
+        out.extend_from_slice(b"null");
+        return Ok(());
+    }
+    if !json.starts_with('{') {
+        text::write_literal(placeholder, out);
+        return Ok(());
+    }
+    out.push(b'{');
+    for (index, field) in split(json, "data of a Secret")?.iter().enumerate() {
+        if index > 0 {
+            out.push(b',');
+        }
+        out.extend_from_slice(field.key.as_bytes());
+        out.push(b':');
+        text::write_literal(placeholder, out);
+    }
+    out.push(b'}');
+    Ok(())
+}
+
+/// The values of one Secret in every spelling in which an annotation might repeat them.
+#[derive(Default)]
+pub(crate) struct Traces(Vec<Vec<u8>>);
+
+impl Traces {
+    /// Collects the values under `data` and `stringData` of a Secret.
+    pub(crate) fn of(top: &[Field<'_>]) -> Result<Self, ObjectError> {
+        let mut traces = Vec::new();
+        for field in top.iter().filter(|field| field.is("data") || field.is("stringData")) {
+            if !field.value.starts_with('{') {
+                continue;
+            }
+            for value in split(field.value, "data of a Secret")?.iter().filter_map(|entry| text::decode(entry.value)) {
+                if field.is("stringData") {
+                    traces.push(STANDARD.encode(value.as_bytes()).into_bytes());
+                } else if let Ok(plain) = STANDARD.decode(value.as_bytes()) {
+                    traces.push(plain.trim_ascii().to_vec());
+                }
+                traces.push(value.trim_ascii().as_bytes().to_vec());
+            }
+        }
+        traces.retain(|trace| trace.len() >= SHORTEST_TRACE);
+        Ok(Self(traces))
+    }
+
+    /// Whether an annotation of the Secret may be published as it is.
+    ///
+    /// Tools copy whole objects into annotations under names of their own, as JSON, as YAML or packed. So only short
+    /// plain values pass, under keys that do not speak of copies, and only if they repeat no value of the Secret.
+    pub(crate) fn may_pass(&self, key: &str, value: &str) -> bool {
+        let key = key.to_ascii_lowercase();
+        let structured = value.trim_ascii_start().starts_with(['{', '[']) || value.contains('\n');
+        value.len() <= LONGEST_ANNOTATION
+            && !structured
+            && !COPY_WORDS.iter().any(|word| key.contains(word))
+            && !self.0.iter().any(|trace| memchr::memmem::find(value.as_bytes(), trace).is_some())
+    }
+}

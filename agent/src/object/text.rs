@@ -1,0 +1,98 @@
+//! JSON string literals: reading them without loss of the odd ones, and writing them.
+
+use std::borrow::Cow;
+use std::io::Write as _;
+
+/// Decodes a JSON string literal, quotes included; `None` when `literal` is not one.
+///
+/// An escaped lone surrogate (`"\ud800"`), which JSON's grammar allows and UTF-8 cannot hold, becomes U+FFFD, as Go's
+/// decoder has it. `literal` must have passed a JSON parser, so that escapes are complete.
+#[must_use]
+pub fn decode(literal: &str) -> Option<Cow<'_, str>> {
+    let inner = literal.strip_prefix('"')?.strip_suffix('"')?;
+    if memchr::memchr(b'\\', inner.as_bytes()).is_none() {
+        return Some(Cow::Borrowed(inner));
+    }
+    match serde_json::from_str::<String>(literal) {
+        Ok(text) => Some(Cow::Owned(text)),
+        Err(_) => decode_lossy(inner).map(Cow::Owned),
+    }
+}
+
+/// As [`decode`], and `None` also for an empty string.
+#[must_use]
+pub fn decode_non_empty(literal: &str) -> Option<Cow<'_, str>> {
+    decode(literal).filter(|text| !text.is_empty())
+}
+
+fn decode_lossy(inner: &str) -> Option<String> {
+    let mut out = String::with_capacity(inner.len());
+    let mut rest = inner;
+    while let Some(at) = memchr::memchr(b'\\', rest.as_bytes()) {
+        let (plain, escape) = rest.split_at_checked(at)?;
+        out.push_str(plain);
+        let mut chars = escape.chars();
+        chars.next();
+        match chars.next()? {
+            'n' => out.push('\n'),
+            't' => out.push('\t'),
+            'r' => out.push('\r'),
+            'b' => out.push('\u{8}'),
+            'f' => out.push('\u{c}'),
+            'u' => {
+                let (decoded, length) = unicode_escape(escape)?;
+                out.push(decoded);
+                rest = escape.get(length..)?;
+                continue;
+            }
+            other => out.push(other),
+        }
+        rest = chars.as_str();
+    }
+    out.push_str(rest);
+    Some(out)
+}
+
+/// The character of the `\uXXXX` (or surrogate pair) at the start of `text`, and the bytes that it takes.
+fn unicode_escape(text: &str) -> Option<(char, usize)> {
+    let unit = |from: usize| {
+        let escape = text.get(from..from + 6)?.strip_prefix("\\u")?;
+        u16::from_str_radix(escape, 16).ok()
+    };
+    let first = unit(0)?;
+    let pair = [first, unit(6).unwrap_or_default()];
+    match char::decode_utf16(pair).next()? {
+        Ok(decoded) => Some((decoded, if decoded.len_utf16() == 2 { 12 } else { 6 })),
+        Err(_) => Some((char::REPLACEMENT_CHARACTER, 6)),
+    }
+}
+
+/// Appends `text` as a JSON string literal, quotes included.
+pub fn write_literal(text: &str, out: &mut Vec<u8>) {
+    out.push(b'"');
+    escape_into(text, out);
+    out.push(b'"');
+}
+
+/// Appends `text` as the inside of a JSON string literal, without the quotes.
+///
+/// Only what JSON demands is escaped: the quote, the backslash and control characters.
+pub fn escape_into(text: &str, out: &mut Vec<u8>) {
+    let mut rest = text.as_bytes();
+    while let Some(at) = rest.iter().position(|&byte| byte < 0x20 || byte == b'"' || byte == b'\\') {
+        let (plain, odd) = rest.split_at(at);
+        out.extend_from_slice(plain);
+        match odd.first() {
+            Some(b'"') => out.extend_from_slice(b"\\\""),
+            Some(b'\\') => out.extend_from_slice(b"\\\\"),
+            Some(b'\n') => out.extend_from_slice(b"\\n"),
+            Some(b'\r') => out.extend_from_slice(b"\\r"),
+            Some(b'\t') => out.extend_from_slice(b"\\t"),
+            // Writing into a Vec cannot fail.
+            Some(control) => drop(write!(out, "\\u{control:04x}")),
+            None => {}
+        }
+        rest = odd.get(1..).unwrap_or_default();
+    }
+    out.extend_from_slice(rest);
+}

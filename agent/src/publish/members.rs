@@ -1,0 +1,71 @@
+//! Writing the members of a JSON object in a fixed order.
+
+use crate::object::fields::Field;
+use crate::object::text::{decode, write_literal};
+
+/// An object that is being written. It must be closed.
+pub(super) struct Members<'o> {
+    out: &'o mut Vec<u8>,
+}
+
+impl<'o> Members<'o> {
+    pub(super) fn open(out: &'o mut Vec<u8>) -> Self {
+        out.push(b'{');
+        Self { out }
+    }
+
+    pub(super) fn close(self) {
+        self.out.push(b'}');
+    }
+
+    /// A member whose value the caller writes next.
+    pub(super) fn key(&mut self, key: &str) -> &mut Vec<u8> {
+        self.comma();
+        write_literal(key, self.out);
+        self.out.push(b':');
+        self.out
+    }
+
+    /// A member as it stands in the input.
+    pub(super) fn verbatim(&mut self, field: &Field<'_>) {
+        self.comma();
+        self.out.extend_from_slice(field.key.as_bytes());
+        self.out.push(b':');
+        self.out.extend_from_slice(field.value.as_bytes());
+    }
+
+    fn comma(&mut self) {
+        // No value ends with an opening brace, so this is the start of the object.
+        if self.out.last() != Some(&b'{') {
+            self.out.push(b',');
+        }
+    }
+
+    /// A nested object.
+    pub(super) fn object(&mut self, key: &str) -> Members<'_> {
+        Members::open(self.key(key))
+    }
+
+    /// A value that is JSON text already.
+    pub(super) fn raw(&mut self, key: &str, json: &str) {
+        self.key(key).extend_from_slice(json.as_bytes());
+    }
+
+    pub(super) fn string(&mut self, key: &str, value: &str) {
+        write_literal(value, self.key(key));
+    }
+
+    pub(super) fn string_unless_empty(&mut self, key: &str, value: &str) {
+        if !value.is_empty() {
+            self.string(key, value);
+        }
+    }
+
+    /// A JSON value as a string: a string as it is, anything else as its JSON text. Absent when that is empty.
+    pub(super) fn text_unless_empty(&mut self, key: &str, json: &str) {
+        match decode(json) {
+            Some(text) => self.string_unless_empty(key, &text),
+            None => self.string_unless_empty(key, json),
+        }
+    }
+}

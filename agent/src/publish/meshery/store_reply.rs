@@ -1,0 +1,78 @@
+//! The answer to `informer-store`: everything the agent holds, in arrays that the broker takes.
+
+use super::write_resource;
+use crate::publish::{Detail, EncodeError};
+
+const OPEN: &[u8] = br#"{"ObjectType":"","EventType":"","Request":null,"Object":["#;
+const CLOSE: &[u8] = b"]}";
+
+/// What became of an object given to [`StoreReply::push`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pushed {
+    /// It is in.
+    Full,
+    /// It is larger than a whole message may be: only its metadata is in.
+    MetadataOnly,
+    /// Not even its metadata fits: it is left out. To be reported.
+    TooLarge,
+}
+
+/// Gathers objects into messages, none longer than the broker takes.
+#[derive(Debug)]
+pub struct StoreReply {
+    cluster_id: String,
+    max_payload: usize,
+    message: Vec<u8>,
+}
+
+impl StoreReply {
+    /// Messages will have at most `max_payload` bytes.
+    #[must_use]
+    pub fn new(cluster_id: &str, max_payload: usize) -> Self {
+        Self { cluster_id: cluster_id.to_owned(), max_payload, message: OPEN.to_vec() }
+    }
+
+    /// Adds an object. A message that is full comes back, to be sent; the object is then in the next one.
+    ///
+    /// # Errors
+    /// `body` is not the JSON of an object; it is left out, the rest stays good.
+    pub fn push(&mut self, body: &[u8]) -> Result<(Pushed, Option<Vec<u8>>), EncodeError> {
+        let mut resource = Vec::with_capacity(body.len() + body.len() / 4 + 256);
+        write_resource(body, &self.cluster_id, Detail::Full, &mut resource)?;
+        let mut pushed = Pushed::Full;
+        if !self.fits_alone(&resource) {
+            resource.clear();
+            write_resource(body, &self.cluster_id, Detail::MetadataOnly, &mut resource)?;
+            pushed = Pushed::MetadataOnly;
+        }
+        if !self.fits_alone(&resource) {
+            return Ok((Pushed::TooLarge, None));
+        }
+        let full =
+            if self.message.len() + 1 + resource.len() + CLOSE.len() > self.max_payload { self.take() } else { None };
+        if self.message.len() > OPEN.len() {
+            self.message.push(b',');
+        }
+        self.message.extend_from_slice(&resource);
+        Ok((pushed, full))
+    }
+
+    /// The last message; `None` if nothing is left to send.
+    #[must_use]
+    pub fn finish(mut self) -> Option<Vec<u8>> {
+        self.take()
+    }
+
+    fn fits_alone(&self, resource: &[u8]) -> bool {
+        OPEN.len() + resource.len() + CLOSE.len() <= self.max_payload
+    }
+
+    fn take(&mut self) -> Option<Vec<u8>> {
+        if self.message.len() == OPEN.len() {
+            return None;
+        }
+        let mut message = std::mem::replace(&mut self.message, OPEN.to_vec());
+        message.extend_from_slice(CLOSE);
+        Some(message)
+    }
+}

@@ -1,0 +1,146 @@
+//! Bodies at rest: one zstd frame each, against a dictionary of their own type once there is one.
+
+use std::cell::RefCell;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use zstd::zstd_safe::{CCtx, CDict, DCtx, DDict, train_from_buffer};
+
+/// Higher levels gain little on bodies of a few KB and cost several times the time.
+const LEVEL: i32 = 3;
+
+/// Size that a dictionary is trained to, in bytes.
+const DICTIONARY_SIZE: usize = 16 * 1024;
+
+/// Bodies longer than this take no part in training: one huge ConfigMap says nothing about the next.
+const LONGEST_SAMPLE: usize = 16 * 1024;
+
+thread_local! {
+    // A context is some hundred KB: one per thread, not one per type.
+    static COMPRESS: RefCell<CCtx<'static>> = RefCell::new(CCtx::create());
+    static DECOMPRESS: RefCell<DCtx<'static>> = RefCell::new(DCtx::create());
+}
+
+static NEXT_GENERATION: AtomicU64 = AtomicU64::new(1);
+
+/// A compressed body. Only the codec that packed it can unpack it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Packed {
+    bytes: Box<[u8]>,
+    /// Length of the body; `u32` because frames beyond a few MB are refused long before.
+    length: u32,
+    encoding: Encoding,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Encoding {
+    /// As it is, because compressing gained nothing.
+    #[default]
+    Stored,
+    Zstd,
+}
+
+impl Packed {
+    /// Bytes held.
+    #[must_use]
+    pub fn packed_len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Bytes of the body.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.length as usize
+    }
+
+    /// Whether the body is empty.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.length == 0
+    }
+}
+
+/// How the bodies of one table are compressed.
+#[derive(Default)]
+pub struct Codec {
+    dictionary: Option<Dictionary>,
+}
+
+struct Dictionary {
+    compress: CDict<'static>,
+    decompress: DDict<'static>,
+    /// Tells two codecs apart in debug output.
+    generation: u64,
+}
+
+impl std::fmt::Debug for Codec {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Codec").field("dictionary", &self.dictionary.as_ref().map(|own| own.generation)).finish()
+    }
+}
+
+impl Codec {
+    /// A codec with a dictionary trained on `samples`; `None` when they have too little in common for one.
+    #[must_use]
+    pub fn train<'a>(samples: impl IntoIterator<Item = &'a [u8]>) -> Option<Self> {
+        let mut all = Vec::new();
+        let mut sizes = Vec::new();
+        for sample in samples.into_iter().filter(|sample| sample.len() <= LONGEST_SAMPLE) {
+            all.extend_from_slice(sample);
+            sizes.push(sample.len());
+        }
+        let mut dictionary = Vec::with_capacity(DICTIONARY_SIZE);
+        train_from_buffer(&mut dictionary, &all, &sizes).ok()?;
+        Some(Self {
+            dictionary: Some(Dictionary {
+                compress: CDict::try_create(&dictionary, LEVEL)?,
+                decompress: DDict::try_create(&dictionary)?,
+                generation: NEXT_GENERATION.fetch_add(1, Ordering::Relaxed),
+            }),
+        })
+    }
+
+    /// Whether a dictionary is in use.
+    #[must_use]
+    pub fn has_dictionary(&self) -> bool {
+        self.dictionary.is_some()
+    }
+
+    /// Memory held by the dictionary, in bytes.
+    #[must_use]
+    pub fn memory(&self) -> usize {
+        self.dictionary.as_ref().map_or(0, |own| own.compress.sizeof() + own.decompress.sizeof())
+    }
+
+    /// Compresses a body.
+    #[must_use]
+    pub fn pack(&self, body: &[u8]) -> Packed {
+        let length = u32::try_from(body.len()).unwrap_or(u32::MAX);
+        let mut out = Vec::with_capacity(zstd::zstd_safe::compress_bound(body.len()));
+        let written = COMPRESS.with_borrow_mut(|context| match &self.dictionary {
+            Some(own) => context.compress_using_cdict(&mut out, body, &own.compress),
+            None => context.compress(&mut out, body, LEVEL),
+        });
+        match written {
+            Ok(_) if out.len() < body.len() => {
+                Packed { bytes: out.as_slice().into(), length, encoding: Encoding::Zstd }
+            }
+            _ => Packed { bytes: body.into(), length, encoding: Encoding::Stored },
+        }
+    }
+
+    /// The body; `None` if `packed` is not of this codec.
+    #[must_use]
+    pub fn unpack(&self, packed: &Packed) -> Option<Vec<u8>> {
+        if packed.encoding == Encoding::Stored {
+            return Some(packed.bytes.to_vec());
+        }
+        let mut body = Vec::with_capacity(packed.len());
+        DECOMPRESS
+            .with_borrow_mut(|context| match &self.dictionary {
+                Some(own) => context.decompress_using_ddict(&mut body, &packed.bytes, &own.decompress),
+                None => context.decompress(&mut body, &packed.bytes),
+            })
+            .ok()?;
+        Some(body)
+    }
+}

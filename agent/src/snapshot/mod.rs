@@ -1,0 +1,12 @@
+//! The last known state of every watched object, compressed, with what consumers have been told about each.
+
+mod codec;
+mod rows;
+mod scan;
+mod store;
+mod table;
+
+pub use codec::{Codec, Packed};
+pub use scan::Scan;
+pub use store::{Store, TypeId};
+pub use table::{Object, Outcome, Relist, Removed, Table, TableStats, Told};

@@ -1,0 +1,119 @@
+//! The rows of one table with their two indices, which hold row numbers only.
+
+use std::hash::{BuildHasher as _, RandomState};
+
+use hashbrown::HashTable;
+
+use super::codec::Packed;
+use super::table::Told;
+use crate::object::{ObjectName, ResourceVersion, Uid};
+
+/// One object.
+#[derive(Clone, Debug)]
+pub(super) struct Row {
+    pub(super) uid: Uid,
+    pub(super) name: ObjectName,
+    pub(super) resource_version: ResourceVersion,
+    pub(super) hash: u64,
+    pub(super) body: Packed,
+    pub(super) told: Told,
+    /// Number of the last re-list that saw the object.
+    pub(super) seen: u32,
+}
+
+/// Rows in slots that are used again, found by uid and by name.
+#[derive(Default)]
+pub(super) struct Rows {
+    slots: Vec<Option<Row>>,
+    free: Vec<u32>,
+    by_uid: HashTable<u32>,
+    by_name: HashTable<u32>,
+    hasher: RandomState,
+}
+
+impl Rows {
+    pub(super) fn len(&self) -> usize {
+        self.by_uid.len()
+    }
+
+    /// Number of slots, used or not: the end of what [`Self::slot`] can give.
+    pub(super) fn slots(&self) -> usize {
+        self.slots.len()
+    }
+
+    pub(super) fn slot(&self, slot: usize) -> Option<&Row> {
+        self.slots.get(slot)?.as_ref()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Row> {
+        self.slots.iter().flatten()
+    }
+
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Row> {
+        self.slots.iter_mut().flatten()
+    }
+
+    pub(super) fn find(&self, uid: &Uid) -> Option<&Row> {
+        let slot =
+            self.by_uid.find(self.hasher.hash_one(uid), |&slot| is_row(&self.slots, slot, |row| row.uid == *uid));
+        self.slot(*slot? as usize)
+    }
+
+    pub(super) fn find_mut(&mut self, uid: &Uid) -> Option<&mut Row> {
+        let Self { slots, by_uid, hasher, .. } = self;
+        let slot = *by_uid.find(hasher.hash_one(uid), |&slot| is_row(slots, slot, |row| row.uid == *uid))?;
+        slots.get_mut(slot as usize)?.as_mut()
+    }
+
+    pub(super) fn find_named(&self, name: &ObjectName) -> Option<&Row> {
+        let hash = self.hasher.hash_one(name);
+        let slot = self.by_name.find(hash, |&slot| is_row(&self.slots, slot, |row| row.name == *name));
+        self.slot(*slot? as usize)
+    }
+
+    /// Adds a row. Neither its uid nor its name may be there already.
+    pub(super) fn insert(&mut self, row: Row) {
+        let Self { slots, free, by_uid, by_name, hasher } = self;
+        let (uid_hash, name_hash) = (hasher.hash_one(&row.uid), hasher.hash_one(&row.name));
+        let slot = match free.pop() {
+            Some(slot) => slot,
+            None => {
+                slots.push(None);
+                // Four billion objects of a type do not fit into any etcd.
+                u32::try_from(slots.len() - 1).unwrap_or(u32::MAX)
+            }
+        };
+        if let Some(place) = slots.get_mut(slot as usize) {
+            *place = Some(row);
+        }
+        by_uid.insert_unique(uid_hash, slot, |&other| hash_of(slots, other, |row| hasher.hash_one(&row.uid)));
+        by_name.insert_unique(name_hash, slot, |&other| hash_of(slots, other, |row| hasher.hash_one(&row.name)));
+    }
+
+    pub(super) fn remove(&mut self, uid: &Uid) -> Option<Row> {
+        let Self { slots, free, by_uid, by_name, hasher } = self;
+        let in_uids =
+            by_uid.find_entry(hasher.hash_one(uid), |&slot| is_row(slots, slot, |row| row.uid == *uid)).ok()?;
+        let (slot, _) = in_uids.remove();
+        let row = slots.get_mut(slot as usize)?.take()?;
+        if let Ok(in_names) = by_name.find_entry(hasher.hash_one(&row.name), |&other| other == slot) {
+            in_names.remove();
+        }
+        free.push(slot);
+        Some(row)
+    }
+
+    /// Removes all rows for which `keep` is false and gives them back.
+    pub(super) fn remove_unless(&mut self, keep: impl Fn(&Row) -> bool) -> Vec<Row> {
+        let gone: Vec<Uid> = self.iter().filter(|row| !keep(row)).map(|row| row.uid.clone()).collect();
+        gone.iter().filter_map(|uid| self.remove(uid)).collect()
+    }
+}
+
+fn is_row(slots: &[Option<Row>], slot: u32, matches: impl Fn(&Row) -> bool) -> bool {
+    slots.get(slot as usize).and_then(Option::as_ref).is_some_and(matches)
+}
+
+fn hash_of(slots: &[Option<Row>], slot: u32, hash: impl Fn(&Row) -> u64) -> u64 {
+    slots.get(slot as usize).and_then(Option::as_ref).map_or(0, hash)
+}
