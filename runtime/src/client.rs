@@ -1,0 +1,120 @@
+//! The connection to the API server.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use http::HeaderValue;
+use http::header::USER_AGENT;
+use kube::Client;
+use kube::config::{Config, KubeConfigOptions, Kubeconfig};
+
+use crate::build_info::BuildInfo;
+
+/// Which cluster to talk to.
+#[derive(Args, Clone, Debug, Default)]
+pub struct ClientArgs {
+    /// Path of a kubeconfig file [default: $KUBECONFIG, then ~/.kube/config, then the pod's own account]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+    /// Context of the kubeconfig file [default: its current context]
+    #[arg(long, global = true, value_name = "NAME")]
+    pub context: Option<String>,
+}
+
+/// Who repeats a request that the server was too busy for (429, 503, 504).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Retry {
+    /// The caller, which paces itself per type: the client would repeat up to 15 times in silence.
+    Caller,
+    /// The client.
+    Client,
+}
+
+/// Why there is no client.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The kubeconfig file that was named cannot be used.
+    #[error("cannot use the kubeconfig {}: {source}; check --kubeconfig, --context and the file's permissions", path.display())]
+    Kubeconfig {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: Box<kube::config::KubeconfigError>,
+    },
+    /// No kubeconfig was named and none could be found.
+    #[error(
+        "found no cluster to talk to: {0}; name a kubeconfig with --kubeconfig or $KUBECONFIG, or run inside a pod"
+    )]
+    Infer(String),
+    /// The configuration was read, but no client can be made from it.
+    #[error("cannot make a client for {url}: {source}")]
+    Client {
+        /// The API server.
+        url: String,
+        /// What is wrong.
+        source: Box<kube::Error>,
+    },
+}
+
+/// Makes a client. Nothing is sent yet.
+///
+/// # Errors
+/// [`ConnectError`], which names the file and what to do.
+pub async fn connect(args: &ClientArgs, build: &BuildInfo, retry: Retry) -> Result<Client, ConnectError> {
+    let mut config = config(args).await?;
+    config.default_retry = retry == Retry::Client;
+    config.connect_timeout = Some(Duration::from_secs(10));
+    // A watch is silent for as long as nothing changes; the agent has its own limit for that.
+    config.read_timeout = None;
+    if let Ok(agent) = HeaderValue::from_str(&build.user_agent()) {
+        config.headers.push((USER_AGENT, agent));
+    }
+    let url = config.cluster_url.to_string();
+    Client::try_from(config).map_err(|source| ConnectError::Client { url, source: Box::new(source) })
+}
+
+async fn config(args: &ClientArgs) -> Result<Config, ConnectError> {
+    let options = KubeConfigOptions { context: args.context.clone(), ..KubeConfigOptions::default() };
+    if let Some(path) = &args.kubeconfig {
+        let failed = |source| ConnectError::Kubeconfig { path: path.clone(), source: Box::new(source) };
+        let file = Kubeconfig::read_from(path).map_err(failed)?;
+        return Config::from_custom_kubeconfig(file, &options).await.map_err(failed);
+    }
+    if args.context.is_some() {
+        return Config::from_kubeconfig(&options).await.map_err(|source| ConnectError::Infer(chain(&source)));
+    }
+    Config::infer().await.map_err(|source| ConnectError::Infer(chain(&source)))
+}
+
+/// An error and its causes on one line.
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let cause = error.to_string();
+        // Many libraries repeat the cause in their own message.
+        if !text.contains(&cause) {
+            text.push_str(": ");
+            text.push_str(&cause);
+        }
+        source = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BUILD: BuildInfo = BuildInfo { name: "test", version: "0", revision: None };
+
+    #[tokio::test]
+    async fn a_kubeconfig_that_cannot_be_read_is_named() {
+        crate::tls::install_provider();
+        let args = ClientArgs { kubeconfig: Some("no/such/file".into()), context: None };
+        let error = connect(&args, &BUILD, Retry::Caller).await.err().unwrap().to_string();
+        assert!(error.contains("no/such/file") && error.contains("--kubeconfig"), "{error}");
+    }
+}

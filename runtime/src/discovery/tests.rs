@@ -1,0 +1,157 @@
+use http::{Request, Response, StatusCode};
+use kube::client::Body;
+use serde_json::{Value, json};
+use tower_test::mock;
+
+use super::*;
+
+type Handle = mock::Handle<Request<Body>, Response<Body>>;
+
+fn client() -> (Client, Handle) {
+    let (service, handle) = mock::pair::<Request<Body>, Response<Body>>();
+    (Client::new(service, "default"), handle)
+}
+
+/// Answers each request with `answer(path, accept)` until the client is gone; returns the paths that were asked.
+async fn serve(mut handle: Handle, answer: impl Fn(&str, &str) -> (u16, Value)) -> Vec<String> {
+    let mut asked = Vec::new();
+    while let Some((request, send)) = handle.next_request().await {
+        let path = request.uri().path().to_owned();
+        let accept = request.headers().get("accept").map(|v| v.to_str().unwrap().to_owned()).unwrap_or_default();
+        let (status, body) = answer(&path, &accept);
+        let response = Response::builder().status(StatusCode::from_u16(status).unwrap());
+        send.send_response(response.body(Body::from(body.to_string().into_bytes())).unwrap());
+        asked.push(path);
+    }
+    asked
+}
+
+async fn discover_with(
+    answer: impl Fn(&str, &str) -> (u16, Value),
+) -> (Result<Discovered, DiscoveryError>, Vec<String>) {
+    let (client, handle) = client();
+    let ask = async move {
+        let found = discover(&client).await;
+        drop(client);
+        found
+    };
+    tokio::join!(ask, serve(handle, answer))
+}
+
+fn resource(plural: &str, kind: &str, scope: &str) -> Value {
+    json!({
+        "resource": plural, "responseKind": {"group": "", "version": "", "kind": kind}, "scope": scope,
+        "singularResource": kind.to_lowercase(), "verbs": ["get", "list", "watch"], "shortNames": [&plural[..2]],
+        "subresources": [{"subresource": "status", "responseKind": {"kind": kind}, "verbs": ["get"]}],
+    })
+}
+
+fn aggregated(groups: Value) -> Value {
+    json!({"kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": groups})
+}
+
+fn core() -> Value {
+    aggregated(json!([{"metadata": {}, "versions": [{
+        "version": "v1", "freshness": "Current", "resources": [
+            resource("pods", "Pod", "Namespaced"),
+            resource("nodes", "Node", "Cluster"),
+            // The server lists a type that has only subresources with an empty response kind.
+            {"resource": "serviceproxyoptions", "responseKind": {"group": "", "version": "", "kind": ""}, "scope": "Cluster", "verbs": []},
+        ],
+    }]}]))
+}
+
+fn names(found: &Discovered) -> Vec<String> {
+    found.types.iter().map(|t| format!("{}@{}{}", t.name(), t.version, if t.preferred { "*" } else { "" })).collect()
+}
+
+#[tokio::test]
+async fn two_requests_in_the_aggregated_form_tell_everything() {
+    let groups = aggregated(json!([
+        {"metadata": {"name": "autoscaling"}, "versions": [
+            {"version": "v2", "freshness": "Current", "resources": [resource("hpas", "Hpa", "Namespaced")]},
+            {"version": "v1", "freshness": "Current", "resources": [resource("hpas", "Hpa", "Namespaced"), resource("olds", "Old", "Cluster")]},
+        ]},
+        {"metadata": {"name": "metrics.k8s.io"}, "versions": [{"version": "v1beta1", "freshness": "Stale", "resources": []}]},
+    ]));
+    let (found, asked) = discover_with(|path, accept| {
+        assert!(accept.starts_with("application/json;g=apidiscovery.k8s.io;v=v2;"), "{accept}");
+        (200, if path == "/api" { core() } else { groups.clone() })
+    })
+    .await;
+    let found = found.unwrap();
+    assert_eq!(
+        names(&found),
+        ["pods@v1*", "nodes@v1*", "hpas.autoscaling@v2*", "hpas.autoscaling@v1", "olds.autoscaling@v1*"]
+    );
+    assert_eq!((found.types[0].namespaced, found.types[1].namespaced), (true, false));
+    assert_eq!(found.types[0].short_names, ["po"]);
+    assert_eq!((found.failed.len(), found.failed[0].group.as_str()), (1, "metrics.k8s.io"));
+    assert_eq!(asked.len(), 2);
+}
+
+#[tokio::test]
+async fn an_empty_document_is_a_failure() {
+    let (found, _) = discover_with(|path, _| (200, if path == "/api" { core() } else { aggregated(json!([])) })).await;
+    assert!(matches!(found, Err(DiscoveryError::Empty { path: "/apis" })), "{found:?}");
+}
+
+#[tokio::test]
+async fn an_answer_that_is_no_discovery_is_told_with_its_path() {
+    let (found, _) = discover_with(|_, _| (200, json!({"kind": "Login", "html": true}))).await;
+    let error = found.unwrap_err().to_string();
+    assert!(error.contains("`Login`") && error.contains("/api"), "{error}");
+    let (found, _) = discover_with(|_, _| {
+        (403, json!({"kind": "Status", "status": "Failure", "message": "no", "reason": "Forbidden", "code": 403}))
+    })
+    .await;
+    assert!(matches!(found, Err(DiscoveryError::Request { status: Some(403), .. })), "{found:?}");
+}
+
+#[tokio::test]
+async fn a_server_of_the_old_form_is_asked_group_by_group_and_one_dead_group_fails_alone() {
+    let list = |group_version: &str, resources: Value| json!({"kind": "APIResourceList", "groupVersion": group_version, "resources": resources});
+    let (found, mut asked) = discover_with(|path, _| match path {
+        "/api" => (200, json!({"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": []})),
+        "/apis" => (200, json!({"kind": "APIGroupList", "groups": [
+            {"name": "apps", "versions": [{"groupVersion": "apps/v1beta1", "version": "v1beta1"}, {"groupVersion": "apps/v1", "version": "v1"}],
+             "preferredVersion": {"groupVersion": "apps/v1", "version": "v1"}},
+            {"name": "dead.io", "versions": [{"groupVersion": "dead.io/v1", "version": "v1"}]},
+        ]})),
+        "/api/v1" => (200, list("v1", json!([
+            {"name": "pods", "singularName": "pod", "kind": "Pod", "namespaced": true, "verbs": ["list", "watch"], "shortNames": ["po"]},
+            {"name": "pods/log", "singularName": "", "kind": "Pod", "namespaced": true, "verbs": ["get"]},
+        ]))),
+        "/apis/apps/v1" | "/apis/apps/v1beta1" => (200, list("apps", json!([
+            {"name": "deployments", "singularName": "deployment", "kind": "Deployment", "namespaced": true, "verbs": ["list", "watch"]},
+        ]))),
+        _ => (503, json!({"kind": "Status", "status": "Failure", "message": "service unavailable", "reason": "ServiceUnavailable", "code": 503})),
+    })
+    .await;
+    let found = found.unwrap();
+    assert_eq!(names(&found), ["pods@v1*", "deployments.apps@v1*", "deployments.apps@v1beta1"]);
+    assert_eq!((found.failed[0].group.as_str(), found.failed[0].version.as_str()), ("dead.io", "v1"));
+    asked.sort();
+    assert_eq!(asked, ["/api", "/api/v1", "/apis", "/apis/apps/v1", "/apis/apps/v1beta1", "/apis/dead.io/v1"]);
+}
+
+#[test]
+fn what_was_known_of_a_failed_group_is_kept() {
+    let t = |group: &str, plural: &str| ServedType {
+        group: group.into(),
+        version: "v1".into(),
+        preferred: true,
+        kind: "K".into(),
+        plural: plural.into(),
+        singular: String::new(),
+        short_names: vec![],
+        categories: vec![],
+        namespaced: true,
+        verbs: vec![],
+    };
+    let before =
+        Discovered { types: vec![t("", "pods"), t("dead.io", "things"), t("gone.io", "others")], failed: vec![] };
+    let failed = FailedGroup { group: "dead.io".into(), version: "v1".into(), reason: "down".into() };
+    let now = Discovered { types: vec![t("", "pods")], failed: vec![failed] }.keeping(&before);
+    assert_eq!(now.types, [t("", "pods"), t("dead.io", "things")]);
+}

@@ -1,0 +1,59 @@
+//! How a process ends: exit code, one line on stderr, one line for the kubelet.
+//!
+//! | code | meaning |
+//! |---|---|
+//! | 0 | done, or stopped by a signal or timer in good order |
+//! | 1 | an error, told on stderr and in the termination message |
+//! | 2 | the arguments are wrong (clap's own code) |
+//! | 130, 143 | stopped at once by a second signal |
+
+use std::fmt::Display;
+use std::io::Write;
+use std::path::Path;
+use std::process::ExitCode;
+
+/// Where the kubelet reads why a container ended (`terminationMessagePath`, its default).
+const TERMINATION_LOG: &str = "/dev/termination-log";
+/// The kubelet keeps the last 4,096 bytes.
+const TERMINATION_LOG_MAX: usize = 4096;
+
+/// Turns the outcome of `main` into an exit code, and an error into one line on stderr and in the termination log.
+///
+/// The error is formatted with `{:#}`, by which `anyhow::Error` shows its whole chain on one line.
+pub fn report(outcome: Result<(), impl Display>) -> ExitCode {
+    let Err(error) = outcome else { return ExitCode::SUCCESS };
+    let line = format!("{error:#}").replace('\n', " ");
+    let _ = writeln!(std::io::stderr().lock(), "error: {line}");
+    termination_log(Path::new(TERMINATION_LOG), &line);
+    ExitCode::FAILURE
+}
+
+/// Writes one line to `path` if the file exists: only the kubelet makes it.
+pub fn termination_log(path: &Path, line: &str) {
+    if !path.exists() {
+        return;
+    }
+    let end = line.char_indices().map(|(at, c)| at + c.len_utf8()).take_while(|end| *end <= TERMINATION_LOG_MAX).last();
+    let line = line.get(..end.unwrap_or(0)).unwrap_or_default();
+    if let Err(error) = std::fs::write(path, line) {
+        tracing::debug!("cannot write {}: {error}", path.display());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_line_is_cut_at_a_character_and_only_an_existing_file_is_written() {
+        let dir = std::env::temp_dir().join(format!("meshsync-exit-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let path = dir.join("termination-log");
+        termination_log(&path, "unheard");
+        assert!(!path.exists());
+        std::fs::write(&path, "").unwrap();
+        termination_log(&path, &"ö".repeat(3000));
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "ö".repeat(2048));
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
+}

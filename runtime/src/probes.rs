@@ -1,0 +1,145 @@
+//! The listeners of a process: probes and metrics for the cluster, and whatever else a binary serves.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use prometheus_client::registry::Registry;
+use tokio::net::TcpListener;
+
+use crate::readiness::Readiness;
+use crate::shutdown::Shutdown;
+
+/// Content type of the OpenMetrics text format, version 1.0.0.
+const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// A listener that could not be opened or that failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address} for {purpose}: {source}; is another process there? Choose another address")]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// What it is for.
+        purpose: &'static str,
+        /// The operating system's answer.
+        source: io::Error,
+    },
+    /// The listener broke.
+    #[error("the listener for {purpose} failed: {source}")]
+    Serve {
+        /// What it is for.
+        purpose: &'static str,
+        /// The operating system's answer.
+        source: io::Error,
+    },
+}
+
+/// Opens `address`, so that a conflict is found before anything else starts.
+///
+/// # Errors
+/// [`ListenError::Bind`], which names the address.
+pub async fn bind(address: SocketAddr, purpose: &'static str) -> Result<TcpListener, ListenError> {
+    TcpListener::bind(address).await.map_err(|source| ListenError::Bind { address, purpose, source })
+}
+
+/// Serves `router` until shutdown; requests under way may finish.
+///
+/// # Errors
+/// [`ListenError::Serve`].
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    purpose: &'static str,
+    shutdown: Shutdown,
+) -> Result<(), ListenError> {
+    axum::serve(listener, router)
+        .with_graceful_shutdown(async move { shutdown.requested().await })
+        .await
+        .map_err(|source| ListenError::Serve { purpose, source })
+}
+
+#[derive(Clone)]
+struct Probes {
+    readiness: Readiness,
+    registry: Arc<Registry>,
+}
+
+/// `/healthz`, `/readyz` and `/metrics`.
+///
+/// * `/healthz`: 200 while the process runs: a stuck agent is a matter of readiness, not of restarting it.
+/// * `/readyz`: 200 when every gate is open, else 503; the body is [`crate::readiness::Report`] as JSON.
+/// * `/metrics`: OpenMetrics text.
+pub fn router(readiness: Readiness, registry: Arc<Registry>) -> Router {
+    Router::new()
+        .route("/healthz", get(async || "ok\n"))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics))
+        .with_state(Probes { readiness, registry })
+}
+
+async fn readyz(State(probes): State<Probes>) -> Response {
+    let report = probes.readiness.report();
+    let status = if report.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, axum::Json(report)).into_response()
+}
+
+async fn metrics(State(probes): State<Probes>) -> Response {
+    let mut text = String::new();
+    match prometheus_client::encoding::text::encode(&mut text, &probes.registry) {
+        Ok(()) => ([(header::CONTENT_TYPE, OPENMETRICS)], text).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    async fn get(address: SocketAddr, path: &str) -> String {
+        let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).await.unwrap();
+        text
+    }
+
+    #[tokio::test]
+    async fn readyz_follows_the_gates() {
+        let listener = bind("127.0.0.1:0".parse().unwrap(), "probes").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let readiness = Readiness::default();
+        let gate = readiness.gate("broker", "not connected");
+        let shutdown = Shutdown::new();
+        let router = router(readiness, Arc::new(Registry::default()));
+        let server = tokio::spawn(serve(listener, router, "probes", shutdown.clone()));
+
+        assert!(get(address, "/healthz").await.starts_with("HTTP/1.1 200"));
+        let closed = get(address, "/readyz").await;
+        assert!(closed.starts_with("HTTP/1.1 503") && closed.contains("\"reason\":\"not connected\""), "{closed}");
+        gate.open();
+        let open = get(address, "/readyz").await;
+        assert!(open.starts_with("HTTP/1.1 200") && open.contains("\"ready\":true"), "{open}");
+        assert!(get(address, "/metrics").await.ends_with("# EOF\n"));
+
+        shutdown.begin();
+        server.await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_address_in_use_is_named() {
+        let first = bind("127.0.0.1:0".parse().unwrap(), "probes").await.unwrap();
+        let address = first.local_addr().unwrap();
+        let error = bind(address, "probes").await.unwrap_err().to_string();
+        assert!(error.contains(&address.to_string()), "{error}");
+    }
+}
