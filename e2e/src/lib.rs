@@ -20,10 +20,15 @@
 //! ```
 
 pub mod assets;
+pub mod cli;
 pub mod cluster;
 pub mod lab;
+pub mod nats;
+pub mod packages;
 pub mod process;
+pub mod programs;
 pub mod progress;
+pub mod stream;
 pub mod wait;
 
 pub use lab::Lab;

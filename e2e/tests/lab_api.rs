@@ -119,9 +119,17 @@ fn teardown_leaves_no_process_no_namespace_no_file() -> Result<()> {
     lab.take_down()?;
     assert!(!namespaces()?.contains(&namespace));
     assert!(!dir.exists());
-    let left = Command::new("pgrep").arg("--full").arg(&dir).output()?;
-    assert_eq!(String::from_utf8_lossy(&left.stdout), "", "processes that name the lab's directory");
+    let left: Vec<_> = command_lines()?.into_iter().filter(|line| line.contains(&*dir.to_string_lossy())).collect();
+    assert!(left.is_empty(), "{left:?}");
     Ok(())
+}
+
+fn command_lines() -> Result<Vec<String>> {
+    let processes = std::fs::read_dir("/proc")?.filter_map(|entry| Some(entry.ok()?.path().join("cmdline")));
+    Ok(processes
+        .filter_map(|path| std::fs::read(path).ok())
+        .map(|line| String::from_utf8_lossy(&line).into_owned())
+        .collect())
 }
 
 fn namespaces() -> Result<String> {

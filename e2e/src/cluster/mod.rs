@@ -5,12 +5,13 @@ mod pki;
 mod server;
 
 use std::ffi::OsStr;
+use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use clap::ValueEnum;
 
 use crate::assets::{self, Tool};
@@ -28,6 +29,15 @@ pub enum Level {
     ControlPlane,
 }
 
+impl fmt::Display for Level {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Api => "api",
+            Self::ControlPlane => "control-plane",
+        })
+    }
+}
+
 impl Level {
     /// Programs that a cluster of this level runs, kubectl included.
     #[must_use]
@@ -40,6 +50,9 @@ impl Level {
         }
     }
 }
+
+/// File in the lab's directory that tells the level of its cluster.
+const LEVEL_FILE: &str = "level";
 
 /// Configuration of a cluster that is about to start.
 #[derive(Debug)]
@@ -87,6 +100,7 @@ impl ClusterBuilder {
         let kubeconfig = self.dir.join("kubeconfig");
         write_kubeconfig(&kubeconfig, &pki)?;
         let (etcd, apiserver) = (server::etcd(&self)?, server::apiserver(&self, &pki)?);
+        fs::write(self.dir.join(LEVEL_FILE), self.level.to_string()).context("cannot record the cluster's level")?;
         let mut cluster =
             Cluster { dir: self.dir.clone(), level: self.level, kubeconfig, components: vec![etcd, apiserver] };
         for component in &cluster.components {
@@ -115,6 +129,15 @@ pub struct Cluster {
 }
 
 impl Cluster {
+    /// The level of the cluster that runs in `lab`.
+    ///
+    /// # Errors
+    /// When none does.
+    pub fn level_in(lab: &Lab) -> Result<Level> {
+        let level = fs::read_to_string(lab.dir().join(LEVEL_FILE)).context("no cluster runs in this lab")?;
+        Level::from_str(&level, false).map_err(|reason| anyhow!("{LEVEL_FILE}: {reason}"))
+    }
+
     /// What of Kubernetes runs.
     #[must_use]
     pub const fn level(&self) -> Level {
@@ -159,8 +182,7 @@ impl Cluster {
             .arg("--kubeconfig")
             .arg(&self.kubeconfig)
             // Discovery of one cluster must not be served from the cache of another at the same address.
-            .arg("--cache-dir")
-            .arg(self.dir.join("kubectl-cache"))
+            .env("KUBECACHEDIR", self.dir.join("kubectl-cache"))
             .args(&arguments)
             .current_dir(&self.dir)
             .stdin(Stdio::piped())

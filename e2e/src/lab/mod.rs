@@ -4,7 +4,9 @@ mod cleanup;
 mod netns;
 mod owner;
 
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Once;
 
 use anyhow::{Context as _, Result, ensure};
@@ -132,6 +134,23 @@ impl Lab {
                 .join()
                 .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         })
+    }
+
+    /// Becomes `command` inside the lab's namespace. Returns only if that fails.
+    pub fn become_process(&self, mut command: Command) -> anyhow::Error {
+        match netns::enter(&self.namespace()) {
+            Ok(()) => command.exec().into(),
+            Err(error) => error,
+        }
+    }
+
+    /// Removes the labs of processes that have ended.
+    ///
+    /// # Errors
+    /// When something of one cannot be removed.
+    pub fn sweep() -> Result<()> {
+        let _guard = owner::lock()?;
+        cleanup::sweep()
     }
 
     /// Ends every process, removes mounts, namespace, control groups and directory, and restores the machine's settings.

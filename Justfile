@@ -1,0 +1,33 @@
+# Short names for what CONTRIBUTING explains. Everything works without `just`, too.
+
+# Show a cluster's snapshot arriving, from nothing
+demo *args:
+    cargo lab demo {{args}}
+
+# Run all tests
+test *args:
+    cargo lab test {{args}}
+
+# Run what CI checks before it runs tests
+check:
+    .ci/run --checks-only
+
+# Write the generated files anew
+generate:
+    cargo run --quiet --package meshsync-operator -- crd generate > deploy/crds/meshsync.yaml
+
+# Build the release images
+image *args:
+    docker build --file deploy/Dockerfile {{args}} .
+
+# Start a cluster that stays up
+up *args:
+    cargo lab up {{args}}
+
+# Remove it
+down *args:
+    cargo lab down {{args}}
+
+# Measure the agent under load
+bench *args:
+    cargo lab bench {{args}}

@@ -1,0 +1,156 @@
+//! `cargo lab up|down|status|kubectl`: clusters that stay up between commands.
+
+use std::ffi::OsString;
+use std::process::{Command, ExitCode};
+use std::time::Instant;
+
+use anyhow::{Context as _, Result};
+use clap::Args;
+use serde_json::json;
+
+use super::print;
+use crate::assets::{self, Tool};
+use crate::cluster::{Cluster, Level};
+use crate::lab::{Lab, Lifetime};
+use crate::packages;
+use crate::progress::say;
+
+#[derive(Debug, Args)]
+pub(super) struct UpArgs {
+    /// How much of Kubernetes runs
+    #[arg(long, value_enum, default_value = "control-plane")]
+    level: Level,
+    #[command(flatten)]
+    which: Which,
+    /// Install missing Debian packages (implied by CI=true)
+    #[arg(long)]
+    yes: bool,
+    /// Print one JSON document at the end
+    #[arg(long)]
+    json: bool,
+}
+
+/// Which of the labs that stay up.
+#[derive(Debug, Args)]
+struct Which {
+    /// Name of the lab
+    #[arg(long, default_value = "default")]
+    name: String,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct DownArgs {
+    #[command(flatten)]
+    which: Which,
+    /// Remove every lab, also those of tests that run
+    #[arg(long, conflicts_with = "name")]
+    all: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct StatusArgs {
+    /// Print one JSON document
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct KubectlArgs {
+    #[command(flatten)]
+    which: Which,
+    /// Arguments of kubectl
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    arguments: Vec<OsString>,
+}
+
+/// Starts a cluster that stays up. A second call with the same name reports the cluster that is there.
+pub(super) fn up(args: &UpArgs) -> Result<ExitCode> {
+    packages::ensure_installed(args.level, packages::agreed(args.yes))?;
+    assets::ensure_all(args.level.tools())?;
+    let started = Instant::now();
+    let lab = match Lab::open(&args.which.name) {
+        Ok(lab) => lab,
+        Err(_) => start(&args.which.name, args.level)?,
+    };
+    let level = Cluster::level_in(&lab)?;
+    say(format!("`{}` is up at level {level}, {:.1} s", lab.name(), started.elapsed().as_secs_f64()));
+    if args.json {
+        print(describe(&lab)?.to_string())?;
+    } else {
+        let name = if lab.name() == "default" { String::new() } else { format!(" --name {}", lab.name()) };
+        print(format!("look inside:   cargo lab kubectl{name} get namespaces"))?;
+        let (namespace, kubeconfig) = (lab.namespace(), lab.dir().join("kubeconfig"));
+        print(format!(
+            "other clients: KUBECONFIG={} nsenter --net=/run/netns/{namespace} COMMAND",
+            kubeconfig.display()
+        ))?;
+        print(format!("stop:          cargo lab down{name}"))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn start(name: &str, level: Level) -> Result<Lab> {
+    let lab = Lab::create(name, Lifetime::UntilTakenDown)?;
+    let started = lab.enter(async |lab| {
+        lab.cluster(level).start().await?.leave_running();
+        Ok(())
+    });
+    match started {
+        Ok(()) => Ok(lab),
+        Err(error) => {
+            let tails = lab.log_tails(15);
+            lab.take_down()?;
+            Err(error.context(tails))
+        }
+    }
+}
+
+/// Removes one lab, or all of them.
+pub(super) fn down(args: &DownArgs) -> Result<ExitCode> {
+    let labs = if args.all { Lab::list()? } else { vec![Lab::open(&args.which.name)?] };
+    for lab in labs {
+        let name = lab.name().to_owned();
+        lab.take_down()?;
+        say(format!("`{name}` is gone"));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Lists the labs that run.
+pub(super) fn status(args: &StatusArgs) -> Result<ExitCode> {
+    let labs = Lab::list()?;
+    if args.json {
+        let all = labs.iter().map(describe).collect::<Result<Vec<_>>>()?;
+        print(serde_json::to_string(&all)?)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if labs.is_empty() {
+        print("no lab runs; start one with `cargo lab up`")?;
+    }
+    for lab in &labs {
+        let level = Cluster::level_in(lab).map_or_else(|_| "no cluster".to_owned(), |level| level.to_string());
+        print(format!("{:<32} {level:<14} {} processes  {}", lab.name(), lab.pids()?.len(), lab.dir().display()))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Becomes kubectl inside the lab.
+pub(super) fn kubectl(args: &KubectlArgs) -> Result<ExitCode> {
+    let lab = Lab::open(&args.which.name)?;
+    let mut command = Command::new(assets::ensure(Tool::Kubectl)?);
+    command.env("KUBECONFIG", lab.dir().join("kubeconfig"));
+    // Discovery of one cluster must not be served from the cache of another at the same address.
+    command.env("KUBECACHEDIR", lab.dir().join("kubectl-cache")).args(&args.arguments);
+    Err(lab.become_process(command)).context("cannot run kubectl")
+}
+
+fn describe(lab: &Lab) -> Result<serde_json::Value> {
+    Ok(json!({
+        "name": lab.name(),
+        "level": Cluster::level_in(lab).ok().map(|level| level.to_string()),
+        "kubeconfig": lab.dir().join("kubeconfig"),
+        "namespace": lab.namespace(),
+        "dir": lab.dir(),
+        "processes": lab.pids()?,
+    }))
+}

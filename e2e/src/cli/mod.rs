@@ -1,0 +1,67 @@
+//! The command line of `cargo lab`.
+
+mod check;
+mod clusters;
+mod test;
+mod test_run;
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+const EXAMPLES: &str = "Examples:
+  cargo lab check                 what this machine lacks, and what to do about it
+  cargo lab test                  every test: unit, API server, real pods
+  cargo lab up                    a cluster to try things on; stays up
+  cargo lab kubectl get pods -A   kubectl inside that cluster
+  cargo lab down                  removes it without a trace";
+
+/// Real Kubernetes clusters on one machine.
+#[derive(Debug, Parser)]
+#[command(name = "cargo lab", bin_name = "cargo lab", after_help = EXAMPLES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Says within a second what is missing, and the ways to get it.
+    Check(check::CheckArgs),
+    /// Starts a cluster that stays up.
+    Up(clusters::UpArgs),
+    /// Removes a cluster: processes, mounts, namespace, files.
+    Down(clusters::DownArgs),
+    /// Lists the labs that run.
+    Status(clusters::StatusArgs),
+    /// Runs kubectl against a cluster that is up.
+    Kubectl(clusters::KubectlArgs),
+    /// Builds and runs all tests of the workspace; the last line is `N passed, N failed`.
+    Test(test::TestArgs),
+}
+
+/// Runs the command line. The exit code is 0 for success, 1 for a failure (explained on standard error), 2 for a wrong
+/// command line.
+pub fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Command::Check(args) => check::run(&args),
+        Command::Up(args) => clusters::up(&args),
+        Command::Down(args) => clusters::down(&args),
+        Command::Status(args) => clusters::status(&args),
+        Command::Kubectl(args) => clusters::kubectl(&args),
+        Command::Test(args) => test::run(&args),
+    };
+    outcome.unwrap_or_else(|error| {
+        // With standard error closed there is nobody left to tell; the exit code still does.
+        let _ = writeln!(std::io::stderr().lock(), "error: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+/// Writes one line to standard output.
+fn print(line: impl AsRef<str>) -> Result<()> {
+    writeln!(std::io::stdout().lock(), "{}", line.as_ref())?;
+    Ok(())
+}

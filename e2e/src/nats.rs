@@ -1,0 +1,172 @@
+//! A real nats-server inside a lab.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use serde_json::{Map, Value, json};
+
+use crate::assets::{self, Tool};
+use crate::lab::{Lab, on_host};
+use crate::process::Daemon;
+use crate::wait::await_condition;
+
+/// Configuration of a broker that is about to start.
+///
+/// ```no_run
+/// # async fn example(lab: &meshsync_e2e::Lab) -> anyhow::Result<()> {
+/// let nats = lab.nats().token("s3cr3t").jetstream().start().await?;
+/// let client = nats.client().await?;
+/// nats.kill().await?; // an outage …
+/// nats.start().await?; // … and its end: same ports, same stored streams
+/// # Ok(()) }
+/// ```
+#[derive(Debug)]
+pub struct NatsBuilder {
+    dir: PathBuf,
+    name: String,
+    port: u16,
+    token: Option<String>,
+    settings: Map<String, Value>,
+}
+
+impl Lab {
+    /// A broker on port 4222 with monitoring on 8222, core NATS only and open to everybody, to be configured and started.
+    #[must_use]
+    pub fn nats(&self) -> NatsBuilder {
+        NatsBuilder {
+            dir: self.dir().to_owned(),
+            name: "nats-server".to_owned(),
+            port: 4222,
+            token: None,
+            settings: Map::from_iter([("http".to_owned(), json!("0.0.0.0:8222"))]),
+        }
+    }
+}
+
+impl NatsBuilder {
+    /// Requires `token` of every client.
+    #[must_use]
+    pub fn token(mut self, token: impl Into<String>) -> Self {
+        self.token = Some(token.into());
+        self
+    }
+
+    /// Serves JetStream from files in the lab's directory, which outlive restarts of the server.
+    #[must_use]
+    pub fn jetstream(self) -> Self {
+        let store = json!({"store_dir": self.dir.join(format!("{}-store", self.name))});
+        self.setting("jetstream", store)
+    }
+
+    /// Sets the largest message in bytes.
+    #[must_use]
+    pub fn max_payload(self, bytes: u32) -> Self {
+        self.setting("max_payload", json!(bytes))
+    }
+
+    /// Listens for clients on `port` and offers no monitoring: for a second broker in the same lab.
+    #[must_use]
+    pub fn second_on(mut self, port: u16) -> Self {
+        self.name = format!("nats-server-{port}");
+        self.port = port;
+        self.settings.remove("http");
+        self
+    }
+
+    /// Sets any other option of nats-server's configuration file.
+    #[must_use]
+    pub fn setting(mut self, name: &str, value: Value) -> Self {
+        self.settings.insert(name.to_owned(), value);
+        self
+    }
+
+    /// Starts the broker and waits until it accepts clients.
+    ///
+    /// # Errors
+    /// When the binary cannot be had, or the server ends or does not accept clients.
+    pub async fn start(mut self) -> Result<Nats> {
+        let binary = on_host(|| assets::ensure(Tool::NatsServer))?;
+        self.settings.insert("listen".to_owned(), json!(format!("0.0.0.0:{}", self.port)));
+        if let Some(token) = &self.token {
+            // In a file, since arguments can be read by everybody on the machine.
+            self.settings.insert("authorization".to_owned(), json!({"token": token}));
+        }
+        let config = self.dir.join(format!("{}.conf", self.name));
+        fs::write(&config, serde_json::to_vec_pretty(&self.settings)?)
+            .with_context(|| format!("cannot write {}", config.display()))?;
+        let daemon = Daemon::new(&self.dir, &self.name, binary).arg("--config").arg(&config);
+        let nats = Nats { daemon, port: self.port, token: self.token };
+        nats.start().await?;
+        Ok(nats)
+    }
+}
+
+/// A broker of a lab. It ends when this is dropped.
+#[derive(Debug)]
+pub struct Nats {
+    daemon: Daemon,
+    port: u16,
+    token: Option<String>,
+}
+
+impl Nats {
+    /// URL for clients inside the lab, without the token.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("nats://127.0.0.1:{}", self.port)
+    }
+
+    /// Connects a client with the broker's token. It reconnects by itself when the broker comes back.
+    ///
+    /// # Errors
+    /// When the broker does not accept it.
+    pub async fn client(&self) -> Result<async_nats::Client> {
+        let options = match &self.token {
+            Some(token) => async_nats::ConnectOptions::with_token(token.clone()),
+            None => async_nats::ConnectOptions::new(),
+        };
+        // Reconnecting at once keeps the time that a test measures that of the code under test.
+        let options = options.name("meshsync-lab").reconnect_delay_callback(|_| Duration::from_millis(50));
+        options.connect(self.url()).await.with_context(|| format!("no connection to {}", self.url()))
+    }
+
+    /// Starts the broker again after [`stop`](Self::stop) or [`kill`](Self::kill), on the same ports.
+    ///
+    /// # Errors
+    /// When it ends or does not accept clients.
+    pub async fn start(&self) -> Result<()> {
+        self.daemon.start()?;
+        let accepting = await_condition("nats-server accepts clients", Duration::from_secs(20), async || {
+            if self.daemon.exit_status().is_some() {
+                return Ok(Some(()));
+            }
+            self.client().await.map(|_| Some(()))
+        });
+        accepting.await?;
+        self.daemon.ensure_running()
+    }
+
+    /// Stops the broker in good order.
+    ///
+    /// # Errors
+    /// When it does not end.
+    pub async fn stop(&self) -> Result<()> {
+        self.daemon.stop(Duration::from_secs(20)).await.map(drop)
+    }
+
+    /// Kills the broker, as a crash would.
+    ///
+    /// # Errors
+    /// When it was never started.
+    pub async fn kill(&self) -> Result<()> {
+        self.daemon.kill().await.map(drop)
+    }
+
+    /// The broker's process, for its log and memory.
+    #[must_use]
+    pub const fn daemon(&self) -> &Daemon {
+        &self.daemon
+    }
+}
