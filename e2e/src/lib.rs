@@ -22,6 +22,7 @@
 pub mod assets;
 pub mod cli;
 pub mod cluster;
+pub mod image;
 pub mod lab;
 pub mod nats;
 pub mod packages;

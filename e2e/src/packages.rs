@@ -12,6 +12,17 @@ use crate::progress::step;
 /// same programs under other package names.
 const NETWORK: &[(&str, &str)] = &[("iproute2", "ip")];
 
+/// What a node calls or runs beyond that.
+const NODE: &[(&str, &str)] = &[
+    ("containerd", "containerd"),
+    ("runc", "runc"),
+    ("containernetworking-plugins", "/usr/lib/cni/bridge"),
+    ("iptables", "iptables"),
+    ("conntrack", "conntrack"),
+    ("socat", "socat"),
+    ("ethtool", "ethtool"),
+];
+
 /// The packages that a cluster of `level` needs and this machine lacks.
 #[must_use]
 pub fn missing(level: Level) -> Vec<&'static str> {
@@ -50,8 +61,7 @@ pub fn agreed(yes: bool) -> bool {
 }
 
 fn needed(level: Level) -> impl Iterator<Item = (&'static str, &'static str)> {
-    let _ = level;
-    NETWORK.iter().copied()
+    NETWORK.iter().chain(if level >= Level::Node { NODE } else { &[] }).copied()
 }
 
 fn is_installed(file: &str) -> bool {

@@ -28,7 +28,7 @@ pub(super) fn into_cache(module: &Module, recipe: &Recipe, path: &Path) -> Resul
 
 /// One builder at a time: two of them would compile the same packages side by side on the same two cores.
 fn lock_against_other_builders(dir: &Path) -> Result<File> {
-    let path = dir.with_extension("lock");
+    let path = dir.join("build.lock");
     let lock = File::create(&path).with_context(|| format!("cannot create {}", path.display()))?;
     if lock.try_lock().is_err() {
         say(format!("another build into {} is running; waiting for it", dir.display()));

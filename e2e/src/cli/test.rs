@@ -32,7 +32,7 @@ pub(super) struct TestArgs {
 }
 
 /// The highest level that a test asks for.
-const HIGHEST: Level = Level::ControlPlane;
+const HIGHEST: Level = Level::Node;
 
 /// Lab tests that run at once in one test binary; each has a cluster of its own, and the work is bound by processors.
 const LABS_AT_ONCE: &str = "--test-threads=2";

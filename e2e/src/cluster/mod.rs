@@ -1,6 +1,7 @@
 //! A real Kubernetes inside a [`Lab`]: the binaries of any cluster, as processes.
 
 mod controllers;
+mod node;
 mod pki;
 mod server;
 
@@ -15,8 +16,10 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use clap::ValueEnum;
 
 use crate::assets::{self, Tool};
+use crate::image::Image;
 use crate::lab::{Lab, on_host};
 use crate::process::Daemon;
+use node::Node;
 use pki::Pki;
 
 /// How much of Kubernetes runs. A test pays only for what it needs.
@@ -27,6 +30,9 @@ pub enum Level {
     /// Also kube-controller-manager and kube-scheduler: garbage collection, namespace deletion, Deployments to (pending)
     /// Pods, service-account tokens. Up in about 5 s.
     ControlPlane,
+    /// Also containerd, kubelet, kube-proxy and a cluster DNS: real pods of real images, service addresses, probes, logs and
+    /// exec. Up in about 15 s. One at a time on a machine; a second one waits.
+    Node,
 }
 
 impl fmt::Display for Level {
@@ -34,6 +40,7 @@ impl fmt::Display for Level {
         formatter.write_str(match self {
             Self::Api => "api",
             Self::ControlPlane => "control-plane",
+            Self::Node => "node",
         })
     }
 }
@@ -41,13 +48,24 @@ impl fmt::Display for Level {
 impl Level {
     /// Programs that a cluster of this level runs, kubectl included.
     #[must_use]
-    pub const fn tools(self) -> &'static [Tool] {
-        match self {
-            Self::Api => &[Tool::KubeApiserver, Tool::Etcd, Tool::Kubectl],
-            Self::ControlPlane => {
-                &[Tool::KubeApiserver, Tool::Etcd, Tool::Kubectl, Tool::KubeControllerManager, Tool::KubeScheduler]
-            }
-        }
+    pub fn tools(self) -> &'static [Tool] {
+        let all = &[
+            Tool::KubeApiserver,
+            Tool::Etcd,
+            Tool::Kubectl,
+            Tool::KubeControllerManager,
+            Tool::KubeScheduler,
+            Tool::Kubelet,
+            Tool::KubeProxy,
+            Tool::Coredns,
+            Tool::Pause,
+        ];
+        let count = match self {
+            Self::Api => 3,
+            Self::ControlPlane => 5,
+            Self::Node => all.len(),
+        };
+        all.get(..count).unwrap_or(all)
     }
 }
 
@@ -101,8 +119,13 @@ impl ClusterBuilder {
         write_kubeconfig(&kubeconfig, &pki)?;
         let (etcd, apiserver) = (server::etcd(&self)?, server::apiserver(&self, &pki)?);
         fs::write(self.dir.join(LEVEL_FILE), self.level.to_string()).context("cannot record the cluster's level")?;
-        let mut cluster =
-            Cluster { dir: self.dir.clone(), level: self.level, kubeconfig, components: vec![etcd, apiserver] };
+        let mut cluster = Cluster {
+            dir: self.dir.clone(),
+            level: self.level,
+            kubeconfig,
+            components: vec![etcd, apiserver],
+            node: None,
+        };
         for component in &cluster.components {
             component.start()?;
         }
@@ -115,6 +138,9 @@ impl ClusterBuilder {
             cluster.components.extend(daemons);
             controllers::await_working(&cluster).await?;
         }
+        if self.level >= Level::Node {
+            cluster.node = Some(Node::start(&cluster).await?);
+        }
         Ok(cluster)
     }
 }
@@ -126,6 +152,7 @@ pub struct Cluster {
     level: Level,
     kubeconfig: PathBuf,
     components: Vec<Daemon>,
+    node: Option<Node>,
 }
 
 impl Cluster {
@@ -213,13 +240,15 @@ impl Cluster {
     }
 
     /// A component, to be stopped, killed, started again or asked for its log: `etcd`, `kube-apiserver`,
-    /// `kube-controller-manager`, `kube-scheduler`.
+    /// `kube-controller-manager`, `kube-scheduler`, `containerd`, `coredns`, `kubelet`, `kube-proxy`.
     ///
     /// # Errors
     /// When the cluster's level has no such component.
     pub fn component(&self, name: &str) -> Result<&Daemon> {
+        let of_node = self.node.iter().flat_map(|node| &node.daemons);
         self.components
             .iter()
+            .chain(of_node)
             .find(|component| component.name() == name)
             .with_context(|| format!("a cluster of level {:?} has no component `{name}`", self.level))
     }
@@ -243,6 +272,19 @@ impl Cluster {
         server::await_ready(self).await
     }
 
+    /// Makes `image` available to the cluster's pods, under its reference. They need `imagePullPolicy: IfNotPresent` (or
+    /// `Never`), which is the default for references with a tag other than `latest`.
+    ///
+    /// # Errors
+    /// When the cluster has no node, or the image cannot be built or imported.
+    pub async fn load(&self, image: &Image) -> Result<()> {
+        let node = self.node.as_ref().with_context(|| format!("a cluster of level {} runs no pods", self.level))?;
+        let file = image.reference().replace(['/', ':'], "_");
+        let archive = image.write_to(&self.dir.join(format!("{file}.tar")))?;
+        node.load(&archive).await?;
+        fs::remove_file(&archive).with_context(|| format!("cannot remove {}", archive.display()))
+    }
+
     /// All audit events so far, oldest first; empty without [`ClusterBuilder::audit`].
     ///
     /// # Errors
@@ -256,7 +298,8 @@ impl Cluster {
 
     /// Lets the components outlive this value, for a lab that stays up.
     pub fn leave_running(self) {
-        self.components.into_iter().for_each(Daemon::leave_running);
+        let of_node = self.node.into_iter().flat_map(|node| node.daemons);
+        self.components.into_iter().chain(of_node).for_each(Daemon::leave_running);
     }
 }
 

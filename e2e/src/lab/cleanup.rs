@@ -9,7 +9,7 @@ use nix::mount::{MntFlags, umount2};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::{namespace_of, netns, owner};
+use super::{cgroups, machine, namespace_of, netns, owner};
 use crate::progress::say;
 
 /// How long processes get to vanish after SIGKILL; the kernel needs milliseconds, unmounting a busy overlay more.
@@ -35,17 +35,21 @@ pub(super) fn remove(dir: &Path) -> Result<()> {
         end_processes(&namespace),
         unmount_below(dir),
         netns::delete(&namespace),
+        cgroups::remove(&namespace),
         fs::remove_dir_all(dir).with_context(|| format!("cannot remove {}", dir.display())),
+        machine::restore(),
     ];
     let failures: Vec<_> = outcomes.into_iter().filter_map(Result::err).map(|error| format!("{error:#}")).collect();
     if failures.is_empty() { Ok(()) } else { Err(anyhow!("{}", failures.join("; "))) }
 }
 
-/// Kills every process in the namespace. Nobody but the lab could have put one there, so none is anybody else's.
+/// Kills every process in the namespace and in the control group of the same name (pods have namespaces of their own).
+/// Nobody but the lab could have put one there, so none is anybody else's.
 fn end_processes(namespace: &str) -> Result<()> {
     let end = Instant::now() + KILL_DEADLINE;
     loop {
-        let alive: Vec<_> = netns::pids(namespace)?.into_iter().filter(|&pid| !is_zombie(pid)).collect();
+        let inside = netns::pids(namespace)?.into_iter().chain(cgroups::pids(namespace)?);
+        let alive: Vec<_> = inside.filter(|&pid| !is_zombie(pid)).collect();
         if alive.is_empty() {
             return Ok(());
         }
@@ -63,8 +67,7 @@ fn end_processes(namespace: &str) -> Result<()> {
 fn is_zombie(pid: i32) -> bool {
     fs::read_to_string(format!("/proc/{pid}/stat"))
         .ok()
-        .and_then(|stat| Some(stat.rsplit_once(')')?.1.trim_start().starts_with('Z')))
-        .unwrap_or(true)
+        .is_none_or(|stat| stat.rsplit_once(')').is_none_or(|(_, rest)| rest.trim_start().starts_with('Z')))
 }
 
 /// Unmounts all that is mounted below `dir`, innermost first.

@@ -1,6 +1,8 @@
 //! A lab: one private network namespace and one state directory, taken down without a trace.
 
+mod cgroups;
 mod cleanup;
+mod machine;
 mod netns;
 mod owner;
 
@@ -14,6 +16,7 @@ use anyhow::{Context as _, Result, ensure};
 use crate::cluster::{ClusterBuilder, Level};
 use crate::process::Daemon;
 
+pub use machine::NodeGuard;
 pub use netns::{NODE_IP, on_host};
 pub use owner::Lifetime;
 

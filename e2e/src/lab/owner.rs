@@ -86,7 +86,8 @@ pub(super) fn keep_logs(dir: &Path, name: &str) -> Result<PathBuf> {
     Ok(kept)
 }
 
-fn state_dir() -> Result<PathBuf> {
+/// Directory of all that the lab keeps between runs.
+pub(super) fn state_dir() -> Result<PathBuf> {
     crate::assets::user_dir("MESHSYNC_LAB_STATE", "XDG_STATE_HOME", ".local/state")
 }
 
