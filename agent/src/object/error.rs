@@ -6,7 +6,7 @@
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ObjectError {
     /// The bytes are not UTF-8.
-    #[error("invalid UTF-8 after byte {at}; the API server must send UTF-8 JSON")]
+    #[error("invalid UTF-8 at byte {at}; the API server must send UTF-8 JSON")]
     NotUtf8 {
         /// Offset of the first bad byte.
         at: usize,

@@ -137,3 +137,66 @@ impl WatchStatus {
         self.code == 410 || matches!(self.reason.as_str(), "Expired" | "Gone")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_and_objects_are_read() {
+        for (word, kind) in [
+            ("ADDED", EventKind::Added),
+            ("MODIFIED", EventKind::Modified),
+            ("DELETED", EventKind::Deleted),
+            ("BOOKMARK", EventKind::Bookmark),
+            ("ERROR", EventKind::Error),
+            ("RENAMED", EventKind::Unknown("RENAMED".into())),
+        ] {
+            let frame = format!("{{\"type\":\"{word}\",\"object\":{{\"word\": \"{word}\"}}}}");
+            let event = WatchEvent::parse(frame.as_bytes()).unwrap();
+            assert_eq!(event.kind, kind);
+            assert_eq!(event.object.get(), format!("{{\"word\": \"{word}\"}}"));
+        }
+        let escaped = br#"{"object":{},"\u0074ype":"\u0041DDED"}"#;
+        assert_eq!(WatchEvent::parse(escaped).unwrap().kind, EventKind::Added);
+    }
+
+    #[test]
+    fn a_broken_frame_is_reported_without_its_content() {
+        for frame in [
+            &b"{\"type\":\"ADDED\",\"object\":{\"password\":\"hunter2\""[..],
+            b"{\"type\":\"hunter2\"}",
+            b"{\"type\":[\"hunter2\"],\"object\":{}}",
+            b"hunter2",
+            b"{\"type\":\"ADDED\",\"object\":\"hunter2\xff\"}",
+        ] {
+            let message = WatchEvent::parse(frame).unwrap_err().to_string();
+            assert!(!message.contains("hunter2"), "{message}");
+        }
+    }
+
+    #[test]
+    fn bookmarks_tell_version_and_end_of_the_initial_events() {
+        let bookmark = |json: &str| Bookmark::parse(&RawValue::from_string(json.to_owned()).unwrap());
+        let at = |version, initial_events_end| Ok(Bookmark { resource_version: version, initial_events_end });
+        let end = r#"{"metadata":{"annotations":{"k8s.io/initial-events-end":"true"},"resourceVersion":"12"}}"#;
+        assert_eq!(bookmark(end), at(ResourceVersion::Number(12), true));
+        let plain = r#"{"kind":"Pod","metadata":{"resourceVersion":"13","annotations":null}}"#;
+        assert_eq!(bookmark(plain), at(ResourceVersion::Number(13), false));
+        assert_eq!(
+            bookmark(r#"{"metadata":{"resourceVersion":""}}"#),
+            Err(ObjectError::Missing { what: "bookmark metadata.resourceVersion" })
+        );
+    }
+
+    #[test]
+    fn an_expired_version_is_recognised_by_code_or_reason() {
+        let status = |json: &str| WatchStatus::parse(&RawValue::from_string(json.to_owned()).unwrap());
+        assert!(status(r#"{"kind":"Status","code":410,"reason":"Gone"}"#).is_expired());
+        assert!(status(r#"{"kind":"Status","reason":"Expired"}"#).is_expired());
+        let busy = status(r#"{"kind":"Status","code":429,"message":"slow down","details":{"retryAfterSeconds":7}}"#);
+        assert!(!busy.is_expired());
+        assert_eq!((busy.message.as_str(), busy.retry_after_seconds()), ("slow down", Some(7)));
+        assert_eq!(status("17"), WatchStatus::default());
+    }
+}

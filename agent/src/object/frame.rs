@@ -99,3 +99,81 @@ impl FrameSplitter {
         Err(FrameError { limit: self.limit })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn frames(splitter: &mut FrameSplitter) -> Vec<Result<String, FrameError>> {
+        let mut seen = Vec::new();
+        loop {
+            match splitter.next_frame() {
+                Ok(None) => return seen,
+                Ok(Some(frame)) => seen.push(Ok(String::from_utf8(frame.to_vec()).unwrap())),
+                Err(error) => seen.push(Err(error)),
+            }
+        }
+    }
+
+    #[test]
+    fn an_unfinished_frame_waits_for_its_end() {
+        let mut splitter = FrameSplitter::default();
+        splitter.push(b"{\"a\":1}\n{\"b\"");
+        assert_eq!(frames(&mut splitter), [Ok("{\"a\":1}".to_owned())]);
+        assert_eq!(splitter.unfinished(), 4);
+        splitter.push(b":2}\n");
+        assert_eq!(frames(&mut splitter), [Ok("{\"b\":2}".to_owned())]);
+        assert_eq!(splitter.unfinished(), 0);
+    }
+
+    #[test]
+    fn a_frame_beyond_the_limit_costs_neither_memory_nor_the_frames_after_it() {
+        let mut splitter = FrameSplitter::new(8);
+        splitter.push(b"12345678\n123456789\nnext\n");
+        let too_long = || Err(FrameError { limit: 8 });
+        assert_eq!(frames(&mut splitter), [Ok("12345678".to_owned()), too_long(), Ok("next".to_owned())]);
+
+        splitter.push(b"123456789");
+        assert_eq!(frames(&mut splitter), [too_long()]);
+        for _ in 0..1000 {
+            splitter.push(b"and so on without an end");
+            assert_eq!(frames(&mut splitter), []);
+            assert!(splitter.buffer.len() < 64, "skipped bytes are kept");
+        }
+        splitter.push(b"\nback\n");
+        assert_eq!(frames(&mut splitter), [Ok("back".to_owned())]);
+    }
+
+    proptest! {
+        #[test]
+        fn frames_do_not_depend_on_how_the_stream_is_cut(
+            lines in prop::collection::vec("[a-z{}\": \r]{0,40}", 0..12),
+            cuts in prop::collection::vec(1_usize..30, 1..40),
+        ) {
+            let limit = 32;
+            let stream: String = lines.iter().flat_map(|line| [line.as_str(), "\n"]).collect();
+            let expected: Vec<_> = lines
+                .iter()
+                .filter(|line| line.len() > limit || !line.trim().is_empty())
+                .map(|line| if line.len() > limit { Err(FrameError { limit }) } else { Ok(line.clone()) })
+                .collect();
+
+            let mut splitter = FrameSplitter::new(limit);
+            let mut seen = Vec::new();
+            let mut rest = stream.as_bytes();
+            for cut in cuts.iter().cycle() {
+                let (chunk, behind) = rest.split_at((*cut).min(rest.len()));
+                splitter.push(chunk);
+                seen.extend(frames(&mut splitter));
+                rest = behind;
+                if rest.is_empty() {
+                    break;
+                }
+            }
+            prop_assert_eq!(seen, expected);
+            prop_assert_eq!(splitter.unfinished(), 0);
+        }
+    }
+}

@@ -188,3 +188,44 @@ impl fmt::Display for ResourceVersion {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_uid_prints_as_it_was_read() {
+        for text in [
+            "01234567-89ab-cdef-fedc-ba9876543210",
+            "01234567-89AB-cdef-fedc-ba9876543210",
+            "0123456789abcdeffedcba9876543210abcd",
+            "01234567-89ab-cdef-fedc-ba987654321g",
+            "legacy:uid",
+        ] {
+            assert_eq!(Uid::new(text).to_string(), text);
+        }
+        assert!(matches!(Uid::new("01234567-89ab-cdef-fedc-ba9876543210"), Uid::Uuid(_)));
+    }
+
+    #[test]
+    fn the_border_between_namespace_and_name_counts() {
+        let (one, other) = (ObjectName::new(Some("ab"), "c"), ObjectName::new(Some("a"), "bc"));
+        assert_ne!(one, other);
+        assert_eq!((one.namespace(), one.name(), one.to_string().as_str()), (Some("ab"), "c", "ab/c"));
+        let cluster_scoped = ObjectName::new(None, "system:node.1");
+        assert_eq!((cluster_scoped.namespace(), cluster_scoped.name()), (None, "system:node.1"));
+        assert_eq!(ObjectName::new(Some(""), "x"), ObjectName::new(None, "x"));
+    }
+
+    #[test]
+    fn versions_compare_as_numbers_and_print_as_they_were_read() {
+        let version = ResourceVersion::new;
+        assert!(version("9").is_older_than(&version("10")));
+        assert!(!version("10").is_older_than(&version("10")));
+        assert_eq!(version("abc").compare(&version("5")), None);
+        assert_eq!(version("abc").compare(&version("abc")), Some(Ordering::Equal));
+        for text in ["", "0", "007", "+7", "18446744073709551615", "18446744073709551616", "1-x"] {
+            assert_eq!(version(text).to_string(), text);
+        }
+    }
+}

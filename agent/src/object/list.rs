@@ -68,3 +68,52 @@ impl<'a> ListPage<'a> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_is_read_without_touching_its_items() {
+        let body = br#"{"kind":"PodList","apiVersion":"v1",
+            "metadata":{"resourceVersion":"71","continue":"to\u006ben","remainingItemCount":5},
+            "items":[{"metadata" : {"name":"a"}},{"metadata":{"name":"b"},"big":123456789012345678901234567890}]}"#;
+        let page = ListPage::parse(body).unwrap();
+        assert_eq!(page.resource_version, ResourceVersion::Number(71));
+        assert_eq!(page.continue_token.as_deref(), Some("token"));
+        assert_eq!(page.remaining_item_count, Some(5));
+        let items: Vec<_> = page.items.iter().map(|item| item.get()).collect();
+        assert_eq!(
+            items,
+            [r#"{"metadata" : {"name":"a"}}"#, r#"{"metadata":{"name":"b"},"big":123456789012345678901234567890}"#]
+        );
+    }
+
+    #[test]
+    fn a_list_may_lack_its_items() {
+        for body in [
+            r#"{"kind":"PodList","metadata":{"resourceVersion":"8"},"items":null}"#,
+            r#"{"kind":"PodList","metadata":{"resourceVersion":"8"}}"#,
+            r#"{"metadata":{"resourceVersion":"8","continue":""},"items":[]}"#,
+        ] {
+            let page = ListPage::parse(body.as_bytes()).unwrap();
+            assert!(page.items.is_empty() && page.continue_token.is_none(), "{body}");
+            assert_eq!(page.resource_version, ResourceVersion::Number(8), "{body}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_list_does_not_read_as_an_empty_one() {
+        for body in [
+            r#"{"kind":"Status","status":"Failure","items":[]}"#,
+            "{}",
+            r#"{"kind":"Pod","metadata":{}}"#,
+            "[]",
+            "",
+            r#"{"kind":"PodList","items":[{}"#,
+            r#"{"kind":"PodList","items":[]} trailing"#,
+        ] {
+            assert!(ListPage::parse(body.as_bytes()).is_err(), "{body}");
+        }
+    }
+}

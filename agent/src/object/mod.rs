@@ -12,6 +12,8 @@ mod identity;
 pub mod list;
 mod prepare;
 mod redact;
+#[cfg(test)]
+mod tests;
 pub mod text;
 
 pub use error::ObjectError;

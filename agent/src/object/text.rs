@@ -96,3 +96,35 @@ pub fn escape_into(text: &str, out: &mut Vec<u8>) {
     }
     out.extend_from_slice(rest);
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn odd_literals_decode() {
+        for (literal, text) in [
+            (r#""plain""#, Some("plain")),
+            (r#""a\"b\\c\/d\n\u00e4\ud83d\ude00""#, Some("a\"b\\c/d\nä😀")),
+            (r#""\ud83dx""#, Some("\u{fffd}x")),
+            (r#""x\udc00\ud83d\ude00\t""#, Some("x\u{fffd}😀\t")),
+            (r#""\ud83d\ud83d\ude00""#, Some("\u{fffd}😀")),
+            ("17", None),
+            ("null", None),
+        ] {
+            assert_eq!(decode(literal).as_deref(), text, "{literal}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_written_literal_reads_back(text in any::<String>()) {
+            let mut literal = Vec::new();
+            write_literal(&text, &mut literal);
+            prop_assert_eq!(serde_json::from_slice::<String>(&literal).unwrap(), text.clone());
+            prop_assert_eq!(decode(std::str::from_utf8(&literal).unwrap()).unwrap(), text);
+        }
+    }
+}

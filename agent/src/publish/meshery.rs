@@ -96,3 +96,6 @@ fn write_resource(body: &[u8], cluster_id: &str, detail: Detail, out: &mut Vec<u
     resource.close();
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

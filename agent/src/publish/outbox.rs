@@ -294,3 +294,6 @@ impl Outbox {
         result
     }
 }
+
+#[cfg(test)]
+mod tests;

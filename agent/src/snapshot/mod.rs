@@ -3,8 +3,11 @@
 mod codec;
 mod rows;
 mod scan;
+mod state;
 mod store;
 mod table;
+#[cfg(test)]
+pub(crate) mod tests;
 
 pub use codec::{Codec, Packed};
 pub use scan::Scan;

@@ -1,15 +1,12 @@
 //! All objects of one type.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::codec::{Codec, Packed};
-use super::rows::{Row, Rows};
+use super::codec::Codec;
+use super::rows::Row;
 use super::scan::Scan;
+use super::state::State;
 use crate::object::{ObjectName, Prepared, ResourceVersion, Uid};
-
-/// A dictionary is trained once a table holds this many objects.
-const TRAIN_AT: usize = 128;
 
 /// What consumers know of an object.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -93,20 +90,6 @@ pub struct Table {
     state: Mutex<State>,
 }
 
-#[derive(Default)]
-struct State {
-    rows: Rows,
-    codec: Arc<Codec>,
-    trained: bool,
-    /// Number of the newest re-list; rows carry the number of the last one that saw them.
-    relist: u32,
-    /// Objects that left while a re-list was running: a page made before that may still show them.
-    departed: Option<HashMap<Uid, ResourceVersion>>,
-    body_bytes: usize,
-    packed_bytes: usize,
-    closed: bool,
-}
-
 impl Table {
     /// An empty table.
     #[must_use]
@@ -147,10 +130,8 @@ impl Table {
     /// later `begin_relist` makes an unfinished one void.
     #[must_use]
     pub fn begin_relist(self: &Arc<Self>) -> Relist {
-        let mut state = self.lock();
-        state.relist = state.relist.wrapping_add(1);
-        state.departed = Some(HashMap::new());
-        Relist { table: Arc::clone(self), number: state.relist }
+        let number = self.lock().begin_relist();
+        Relist { table: Arc::clone(self), number }
     }
 
     /// A copy of the object.
@@ -229,145 +210,12 @@ impl Table {
     /// Size of the table.
     #[must_use]
     pub fn stats(&self) -> TableStats {
-        let state = self.lock();
-        TableStats {
-            objects: state.rows.len(),
-            body_bytes: state.body_bytes,
-            packed_bytes: state.packed_bytes + state.codec.memory(),
-        }
+        self.lock().stats()
     }
 
     /// Empties the table for good: whoever still holds it can add nothing.
     pub(super) fn close(&self) -> Vec<Removed> {
-        let mut state = self.lock();
-        let removed = state.rows.remove_unless(|_| false).into_iter().map(Removed::from).collect();
-        *state = State { closed: true, ..State::default() };
-        removed
-    }
-
-    fn finish_relist(&self, number: u32) -> Vec<Removed> {
-        let mut state = self.lock();
-        if state.relist != number || state.closed {
-            return Vec::new();
-        }
-        state.departed = None;
-        let gone = state.rows.remove_unless(|row| row.seen == number);
-        for row in &gone {
-            state.forget_size(&row.body);
-        }
-        gone.into_iter().map(Removed::from).collect()
-    }
-
-    fn abandon_relist(&self, number: u32) {
-        let mut state = self.lock();
-        if state.relist == number {
-            state.departed = None;
-        }
-    }
-}
-
-impl State {
-    fn upsert(&mut self, prepared: &Prepared) -> Outcome {
-        if self.closed || self.has_departed(prepared) {
-            return Outcome::Stale;
-        }
-        let relist = self.relist;
-        let Some(row) = self.rows.find_mut(&prepared.uid) else { return self.insert(prepared) };
-        row.seen = relist;
-        if prepared.resource_version.is_older_than(&row.resource_version) {
-            return Outcome::Stale;
-        }
-        row.resource_version = prepared.resource_version.clone();
-        if row.hash == prepared.hash && row.name == prepared.name {
-            return Outcome::Unchanged;
-        }
-        let body = self.codec.pack(&prepared.body);
-        row.hash = prepared.hash;
-        let before = std::mem::replace(&mut row.body, body);
-        self.packed_bytes += row.body.packed_len();
-        self.body_bytes += row.body.len();
-        self.forget_size(&before);
-        Outcome::Modified
-    }
-
-    fn insert(&mut self, prepared: &Prepared) -> Outcome {
-        let namesake = self.rows.find_named(&prepared.name).map(|row| (row.uid.clone(), row.resource_version.clone()));
-        let replaced = match namesake {
-            // A late message about an incarnation that this one followed.
-            Some((_, version)) if prepared.resource_version.is_older_than(&version) => return Outcome::Stale,
-            Some((uid, _)) => self.remove(&uid),
-            None => None,
-        };
-        let Prepared { uid, name, resource_version, hash, body, deleting: _ } = prepared;
-        let body = self.codec.pack(body);
-        self.packed_bytes += body.packed_len();
-        self.body_bytes += body.len();
-        self.rows.insert(Row {
-            uid: uid.clone(),
-            name: name.clone(),
-            resource_version: resource_version.clone(),
-            hash: *hash,
-            body,
-            told: Told::No,
-            seen: self.relist,
-        });
-        if !self.trained && self.rows.len() >= TRAIN_AT {
-            self.train();
-        }
-        Outcome::Added { replaced }
-    }
-
-    /// Trains a dictionary on the rows there are and packs them again with it.
-    fn train(&mut self) {
-        self.trained = true;
-        let bodies: Vec<_> = self.rows.iter().filter_map(|row| self.codec.unpack(&row.body)).collect();
-        let Some(codec) = Codec::train(bodies.iter().map(Vec::as_slice)) else { return };
-        let before = std::mem::replace(&mut self.codec, Arc::new(codec));
-        self.packed_bytes = 0;
-        for row in self.rows.iter_mut() {
-            if let Some(body) = before.unpack(&row.body) {
-                row.body = self.codec.pack(&body);
-            }
-            self.packed_bytes += row.body.packed_len();
-        }
-    }
-
-    fn delete(&mut self, last: &Prepared) -> Option<Removed> {
-        let row = match self.rows.find(&last.uid) {
-            Some(row) => row,
-            // Names are unique: an event about a later namesake says that ours is gone, too.
-            None => self.rows.find_named(&last.name)?,
-        };
-        let is_final = row.uid == last.uid && !row.uid.is_named();
-        if !is_final && last.resource_version.is_older_than(&row.resource_version) {
-            return None;
-        }
-        let uid = row.uid.clone();
-        let mut removed = self.remove(&uid)?;
-        if removed.resource_version.is_older_than(&last.resource_version) {
-            removed.resource_version = last.resource_version.clone();
-        }
-        Some(removed)
-    }
-
-    fn remove(&mut self, uid: &Uid) -> Option<Removed> {
-        let row = self.rows.remove(uid)?;
-        self.forget_size(&row.body);
-        if let Some(departed) = &mut self.departed {
-            departed.insert(row.uid.clone(), row.resource_version.clone());
-        }
-        Some(row.into())
-    }
-
-    /// Whether the object left during the re-list that is running, and this is a state from before.
-    fn has_departed(&self, prepared: &Prepared) -> bool {
-        let Some(last) = self.departed.as_ref().and_then(|departed| departed.get(&prepared.uid)) else { return false };
-        !prepared.uid.is_named() || !last.is_older_than(&prepared.resource_version)
-    }
-
-    fn forget_size(&mut self, body: &Packed) {
-        self.body_bytes = self.body_bytes.saturating_sub(body.len());
-        self.packed_bytes = self.packed_bytes.saturating_sub(body.packed_len());
+        self.lock().close()
     }
 }
 
@@ -378,17 +226,23 @@ pub struct Relist {
 }
 
 impl Relist {
+    /// Lets states with an older resourceVersion replace newer ones until the re-list ends. For a consistent list whose own
+    /// version is older than what was seen before, which means that etcd was restored from a backup.
+    pub fn accept_older(&self) {
+        self.table.lock().accept_older(self.number);
+    }
+
     /// Takes out what was not seen since the re-list began. Objects touched by live events count as seen. Nothing happens
     /// if another re-list began meanwhile.
     #[must_use = "each removed object must reach the outbox as a delete"]
     pub fn finish(self) -> Vec<Removed> {
-        self.table.finish_relist(self.number)
+        self.table.lock().finish_relist(self.number)
     }
 }
 
 impl Drop for Relist {
     fn drop(&mut self) {
-        self.table.abandon_relist(self.number);
+        self.table.lock().end_relist(self.number);
     }
 }
 

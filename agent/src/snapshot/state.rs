@@ -1,0 +1,191 @@
+//! What a table holds, under its lock.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::codec::{Codec, Packed};
+use super::rows::{Row, Rows};
+use super::table::{Outcome, Removed, TableStats, Told};
+use crate::object::{Prepared, ResourceVersion, Uid};
+
+/// A dictionary is trained once a table holds this many objects.
+const TRAIN_AT: usize = 128;
+
+#[derive(Default)]
+pub(super) struct State {
+    pub(super) rows: Rows,
+    pub(super) codec: Arc<Codec>,
+    trained: bool,
+    /// Number of the newest re-list; rows carry the number of the last one that saw them.
+    relist: u32,
+    /// Set while that re-list is running.
+    running: Option<Running>,
+    body_bytes: usize,
+    packed_bytes: usize,
+    closed: bool,
+}
+
+/// What only a running re-list needs.
+#[derive(Default)]
+struct Running {
+    /// Objects that left meanwhile: a page made before that may still show them.
+    departed: HashMap<Uid, ResourceVersion>,
+    /// See [`super::Relist::accept_older`].
+    accept_older: bool,
+}
+
+impl State {
+    pub(super) fn upsert(&mut self, prepared: &Prepared) -> Outcome {
+        if self.closed || self.has_departed(prepared) {
+            return Outcome::Stale;
+        }
+        let relist = self.relist;
+        let accept_older = self.accepts_older();
+        let Some(row) = self.rows.find_mut(&prepared.uid) else { return self.insert(prepared) };
+        row.seen = relist;
+        if !accept_older && prepared.resource_version.is_older_than(&row.resource_version) {
+            return Outcome::Stale;
+        }
+        row.resource_version = prepared.resource_version.clone();
+        if row.hash == prepared.hash && row.name == prepared.name {
+            return Outcome::Unchanged;
+        }
+        let body = self.codec.pack(&prepared.body);
+        row.hash = prepared.hash;
+        let before = std::mem::replace(&mut row.body, body);
+        self.packed_bytes += row.body.packed_len();
+        self.body_bytes += row.body.len();
+        self.forget_size(&before);
+        Outcome::Modified
+    }
+
+    fn insert(&mut self, prepared: &Prepared) -> Outcome {
+        let namesake = self.rows.find_named(&prepared.name).map(|row| (row.uid.clone(), row.resource_version.clone()));
+        let replaced = match namesake {
+            // A late message about an incarnation that this one followed.
+            Some((_, version)) if !self.accepts_older() && prepared.resource_version.is_older_than(&version) => {
+                return Outcome::Stale;
+            }
+            Some((uid, _)) => self.remove(&uid),
+            None => None,
+        };
+        let Prepared { uid, name, resource_version, hash, body, deleting: _ } = prepared;
+        let body = self.codec.pack(body);
+        self.packed_bytes += body.packed_len();
+        self.body_bytes += body.len();
+        self.rows.insert(Row {
+            uid: uid.clone(),
+            name: name.clone(),
+            resource_version: resource_version.clone(),
+            hash: *hash,
+            body,
+            told: Told::No,
+            seen: self.relist,
+        });
+        if !self.trained && self.rows.len() >= TRAIN_AT {
+            self.train();
+        }
+        Outcome::Added { replaced }
+    }
+
+    /// Trains a dictionary on the rows there are and packs them again with it.
+    fn train(&mut self) {
+        self.trained = true;
+        let bodies: Vec<_> = self.rows.iter().filter_map(|row| self.codec.unpack(&row.body)).collect();
+        let Some(codec) = Codec::train(bodies.iter().map(Vec::as_slice)) else { return };
+        let before = std::mem::replace(&mut self.codec, Arc::new(codec));
+        self.packed_bytes = 0;
+        for row in self.rows.iter_mut() {
+            if let Some(body) = before.unpack(&row.body) {
+                row.body = self.codec.pack(&body);
+            }
+            self.packed_bytes += row.body.packed_len();
+        }
+    }
+
+    pub(super) fn delete(&mut self, last: &Prepared) -> Option<Removed> {
+        let row = match self.rows.find(&last.uid) {
+            Some(row) => row,
+            // Names are unique: an event about a later namesake says that ours is gone, too.
+            None => self.rows.find_named(&last.name)?,
+        };
+        let is_final = row.uid == last.uid && !row.uid.is_named();
+        if !is_final && last.resource_version.is_older_than(&row.resource_version) {
+            return None;
+        }
+        let uid = row.uid.clone();
+        let mut removed = self.remove(&uid)?;
+        if removed.resource_version.is_older_than(&last.resource_version) {
+            removed.resource_version = last.resource_version.clone();
+        }
+        Some(removed)
+    }
+
+    pub(super) fn remove(&mut self, uid: &Uid) -> Option<Removed> {
+        let row = self.rows.remove(uid)?;
+        self.forget_size(&row.body);
+        if let Some(running) = &mut self.running {
+            running.departed.insert(row.uid.clone(), row.resource_version.clone());
+        }
+        Some(row.into())
+    }
+
+    /// Whether the object left during the re-list that is running, and this is a state from before.
+    fn has_departed(&self, prepared: &Prepared) -> bool {
+        let departed = self.running.as_ref().and_then(|running| running.departed.get(&prepared.uid));
+        let Some(last) = departed else { return false };
+        !prepared.uid.is_named() || !last.is_older_than(&prepared.resource_version)
+    }
+
+    fn forget_size(&mut self, body: &Packed) {
+        self.body_bytes = self.body_bytes.saturating_sub(body.len());
+        self.packed_bytes = self.packed_bytes.saturating_sub(body.packed_len());
+    }
+
+    pub(super) fn stats(&self) -> TableStats {
+        TableStats {
+            objects: self.rows.len(),
+            body_bytes: self.body_bytes,
+            packed_bytes: self.packed_bytes + self.codec.memory(),
+        }
+    }
+
+    pub(super) fn close(&mut self) -> Vec<Removed> {
+        let rows = self.rows.remove_unless(|_| false);
+        *self = Self { closed: true, ..Self::default() };
+        rows.into_iter().map(Removed::from).collect()
+    }
+
+    pub(super) fn begin_relist(&mut self) -> u32 {
+        self.relist = self.relist.wrapping_add(1);
+        self.running = Some(Running::default());
+        self.relist
+    }
+
+    pub(super) fn accept_older(&mut self, number: u32) {
+        if let Some(running) = self.running.as_mut().filter(|_| self.relist == number) {
+            running.accept_older = true;
+        }
+    }
+
+    pub(super) fn finish_relist(&mut self, number: u32) -> Vec<Removed> {
+        if self.running.is_none() || self.relist != number {
+            return Vec::new();
+        }
+        let gone = self.rows.remove_unless(|row| row.seen == number);
+        for row in &gone {
+            self.forget_size(&row.body);
+        }
+        gone.into_iter().map(Removed::from).collect()
+    }
+
+    pub(super) fn end_relist(&mut self, number: u32) {
+        if self.relist == number {
+            self.running = None;
+        }
+    }
+
+    fn accepts_older(&self) -> bool {
+        self.running.as_ref().is_some_and(|running| running.accept_older)
+    }
+}
