@@ -29,6 +29,7 @@ pub mod packages;
 pub mod process;
 pub mod programs;
 pub mod progress;
+pub mod provider;
 pub mod stream;
 pub mod wait;
 

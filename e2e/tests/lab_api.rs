@@ -124,6 +124,49 @@ fn teardown_leaves_no_process_no_namespace_no_file() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn what_a_killed_run_left_is_removed_by_the_next() -> Result<()> {
+    let lab = Lab::create(&format!("remnant-{}", std::process::id()), Lifetime::ThisProcess)?;
+    lab.enter(async |lab| {
+        lab.cluster(Level::Api).start().await?.leave_running();
+        Ok(())
+    })?;
+    Lab::sweep()?;
+    assert!(lab.pids()?.len() >= 2, "a lab whose owner lives is left alone");
+
+    // From here on it belongs to a process that has ended: the same id, but another start.
+    let owner = lab.dir().join("owner.json");
+    let mut recorded: serde_json::Value = serde_json::from_slice(&std::fs::read(&owner)?)?;
+    recorded["process"][1] = 1.into();
+    std::fs::write(&owner, recorded.to_string())?;
+    Lab::sweep()?;
+    assert!(!namespaces()?.contains(&lab.namespace()));
+    assert!(!lab.dir().exists());
+    Ok(())
+}
+
+#[test]
+fn a_failed_run_leaves_its_logs_and_nothing_else() {
+    let mut gone = None;
+    let failed = lab::run("fails-on-purpose", async |lab| {
+        gone = Some((lab.namespace(), lab.dir().to_owned()));
+        let talker = lab.daemon("talker", "sh").args(["-c", "echo spoken; sleep 60"]);
+        talker.start()?;
+        await_condition("the words are in the log", Duration::from_secs(5), async || {
+            Ok(talker.log().contains("spoken").then_some(()))
+        })
+        .await?;
+        anyhow::bail!("as arranged")
+    });
+    assert_eq!(failed.unwrap_err().to_string(), "as arranged");
+    let (namespace, dir) = gone.unwrap();
+    assert!(!namespaces().unwrap().contains(&namespace));
+    assert!(!dir.exists());
+    let kept = dir.parent().unwrap().with_file_name("failed").join(dir.file_name().unwrap());
+    assert_eq!(std::fs::read_to_string(kept.join("talker.log")).unwrap(), "spoken\n");
+    std::fs::remove_dir_all(kept).unwrap();
+}
+
 fn command_lines() -> Result<Vec<String>> {
     let processes = std::fs::read_dir("/proc")?.filter_map(|entry| Some(entry.ok()?.path().join("cmdline")));
     Ok(processes

@@ -54,7 +54,7 @@ fn look(level: Level) -> Result<Findings> {
     let root = nix::unistd::geteuid().is_root();
     let go = go_version();
     let to_build = crate::assets::missing(level.tools())?.into_iter().map(crate::assets::Tool::name).collect();
-    let kind = answers("docker", &["info"]) && answers("kind", &["version"]);
+    let kind = crate::provider::kind_works();
     let local = linux && root && go.is_some();
     Ok(Findings { local, kind, linux, root, go, missing_packages: packages::missing(level), to_build })
 }
@@ -94,10 +94,6 @@ fn is_recent_go(version: &str) -> bool {
     let mut parts = version.trim_start_matches("go").split(['.', 'r', 'b']).map(|part| part.parse::<u32>().ok());
     let (major, minor) = (parts.next().flatten(), parts.next().flatten());
     (major, minor) >= (Some(1), Some(21))
-}
-
-fn answers(program: &str, arguments: &[&str]) -> bool {
-    Command::new(program).args(arguments).output().is_ok_and(|output| output.status.success())
 }
 
 #[cfg(test)]

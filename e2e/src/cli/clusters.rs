@@ -1,7 +1,7 @@
 //! `cargo lab up|down|status|kubectl`: clusters that stay up between commands.
 
 use std::ffi::OsString;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result};
@@ -9,17 +9,24 @@ use clap::Args;
 use serde_json::json;
 
 use super::print;
-use crate::assets::{self, Tool};
+use crate::assets;
 use crate::cluster::{Cluster, Level};
 use crate::lab::{Lab, Lifetime};
 use crate::packages;
 use crate::progress::say;
+use crate::provider::{Provider, ProviderName, kind_works};
 
 #[derive(Debug, Args)]
 pub(super) struct UpArgs {
-    /// How much of Kubernetes runs
-    #[arg(long, value_enum, default_value = "control-plane")]
+    /// How much of Kubernetes a local cluster runs
+    #[arg(long, value_enum, default_value = "node")]
     level: Level,
+    /// Where the cluster comes from [default: kind where it works, else local]
+    #[arg(long, value_enum)]
+    provider: Option<ProviderName>,
+    /// Context of the existing cluster in your kubeconfig
+    #[arg(long)]
+    context: Option<String>,
     #[command(flatten)]
     which: Which,
     /// Install missing Debian packages (implied by CI=true)
@@ -65,12 +72,16 @@ pub(super) struct KubectlArgs {
 
 /// Starts a cluster that stays up. A second call with the same name reports the cluster that is there.
 pub(super) fn up(args: &UpArgs) -> Result<ExitCode> {
-    packages::ensure_installed(args.level, packages::agreed(args.yes))?;
-    assets::ensure_all(args.level.tools())?;
+    let name = &args.which.name;
+    let provider = Provider::choose(args.provider, args.context.as_deref(), kind_works, name)?;
+    if provider == Provider::Local {
+        packages::ensure_installed(args.level, packages::agreed(args.yes))?;
+        assets::ensure_all(args.level.tools())?;
+    }
     let started = Instant::now();
-    let lab = match Lab::open(&args.which.name) {
+    let lab = match Lab::open(name) {
         Ok(lab) => lab,
-        Err(_) => start(&args.which.name, args.level)?,
+        Err(_) => start(name, args.level, provider)?,
     };
     let level = Cluster::level_in(&lab)?;
     say(format!("`{}` is up at level {level}, {:.1} s", lab.name(), started.elapsed().as_secs_f64()));
@@ -80,17 +91,19 @@ pub(super) fn up(args: &UpArgs) -> Result<ExitCode> {
         let name = if lab.name() == "default" { String::new() } else { format!(" --name {}", lab.name()) };
         print(format!("look inside:   cargo lab kubectl{name} get namespaces"))?;
         let (namespace, kubeconfig) = (lab.namespace(), lab.dir().join("kubeconfig"));
-        print(format!(
-            "other clients: KUBECONFIG={} nsenter --net=/run/netns/{namespace} COMMAND",
-            kubeconfig.display()
-        ))?;
+        let enter = if *lab.provider() == Provider::Local {
+            format!(" nsenter --net=/run/netns/{namespace}")
+        } else {
+            String::new()
+        };
+        print(format!("other clients: KUBECONFIG={}{enter} COMMAND", kubeconfig.display()))?;
         print(format!("stop:          cargo lab down{name}"))?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn start(name: &str, level: Level) -> Result<Lab> {
-    let lab = Lab::create(name, Lifetime::UntilTakenDown)?;
+fn start(name: &str, level: Level, provider: Provider) -> Result<Lab> {
+    let lab = Lab::create_with(name, Lifetime::UntilTakenDown, provider)?;
     let started = lab.enter(async |lab| {
         lab.cluster(level).start().await?.leave_running();
         Ok(())
@@ -137,16 +150,15 @@ pub(super) fn status(args: &StatusArgs) -> Result<ExitCode> {
 /// Becomes kubectl inside the lab.
 pub(super) fn kubectl(args: &KubectlArgs) -> Result<ExitCode> {
     let lab = Lab::open(&args.which.name)?;
-    let mut command = Command::new(assets::ensure(Tool::Kubectl)?);
-    command.env("KUBECONFIG", lab.dir().join("kubeconfig"));
-    // Discovery of one cluster must not be served from the cache of another at the same address.
-    command.env("KUBECACHEDIR", lab.dir().join("kubectl-cache")).args(&args.arguments);
+    let mut command = Cluster::kubectl_command(&lab)?;
+    command.args(&args.arguments);
     Err(lab.become_process(command)).context("cannot run kubectl")
 }
 
 fn describe(lab: &Lab) -> Result<serde_json::Value> {
     Ok(json!({
         "name": lab.name(),
+        "provider": lab.provider().record(),
         "level": Cluster::level_in(lab).ok().map(|level| level.to_string()),
         "kubeconfig": lab.dir().join("kubeconfig"),
         "namespace": lab.namespace(),

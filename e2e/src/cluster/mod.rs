@@ -1,6 +1,7 @@
 //! A real Kubernetes inside a [`Lab`]: the binaries of any cluster, as processes.
 
 mod controllers;
+pub(crate) mod external;
 mod node;
 mod pki;
 mod server;
@@ -19,6 +20,7 @@ use crate::assets::{self, Tool};
 use crate::image::Image;
 use crate::lab::{Lab, on_host};
 use crate::process::Daemon;
+use crate::provider::{Provider, kind};
 use node::Node;
 use pki::Pki;
 
@@ -76,6 +78,7 @@ const LEVEL_FILE: &str = "level";
 #[derive(Debug)]
 pub struct ClusterBuilder {
     dir: PathBuf,
+    provider: Provider,
     level: Level,
     audit_policy: Option<String>,
     apiserver_arguments: Vec<String>,
@@ -84,7 +87,14 @@ pub struct ClusterBuilder {
 
 impl ClusterBuilder {
     pub(crate) fn new(lab: &Lab, level: Level) -> Self {
-        Self { dir: lab.dir().to_owned(), level, audit_policy: None, apiserver_arguments: Vec::new(), durable: false }
+        Self {
+            dir: lab.dir().to_owned(),
+            provider: lab.provider().clone(),
+            level,
+            audit_policy: None,
+            apiserver_arguments: Vec::new(),
+            durable: false,
+        }
     }
 
     /// Records requests as `policy` (YAML of `audit.k8s.io/v1`) says; read them with [`Cluster::audit_events`].
@@ -113,6 +123,13 @@ impl ClusterBuilder {
     /// # Errors
     /// When a binary cannot be had, or a component does not become ready; names the component and the end of its log.
     pub async fn start(self) -> Result<Cluster> {
+        match self.provider {
+            Provider::Local => self.start_local().await,
+            Provider::Kind(_) | Provider::Existing(_) => external::start(&self).await,
+        }
+    }
+
+    async fn start_local(self) -> Result<Cluster> {
         on_host(|| self.level.tools().iter().try_for_each(|&tool| assets::ensure(tool).map(drop)))?;
         let pki = Pki::create(&self.dir.join("pki"))?;
         let kubeconfig = self.dir.join("kubeconfig");
@@ -121,6 +138,7 @@ impl ClusterBuilder {
         fs::write(self.dir.join(LEVEL_FILE), self.level.to_string()).context("cannot record the cluster's level")?;
         let mut cluster = Cluster {
             dir: self.dir.clone(),
+            provider: self.provider.clone(),
             level: self.level,
             kubeconfig,
             components: vec![etcd, apiserver],
@@ -149,6 +167,7 @@ impl ClusterBuilder {
 #[derive(Debug)]
 pub struct Cluster {
     dir: PathBuf,
+    provider: Provider,
     level: Level,
     kubeconfig: PathBuf,
     components: Vec<Daemon>,
@@ -183,7 +202,8 @@ impl Cluster {
     /// When the kubeconfig cannot be used.
     pub async fn client(&self) -> Result<kube::Client> {
         let file = kube::config::Kubeconfig::read_from(&self.kubeconfig)?;
-        let config = kube::Config::from_custom_kubeconfig(file, &Default::default()).await?;
+        let mut config = kube::Config::from_custom_kubeconfig(file, &Default::default()).await?;
+        config.default_retry = false;
         Ok(kube::Client::try_from(config)?)
     }
 
@@ -205,11 +225,7 @@ impl Cluster {
         input: impl AsRef<[u8]>,
     ) -> Result<String> {
         let arguments: Vec<_> = arguments.into_iter().map(|argument| argument.as_ref().to_owned()).collect();
-        let mut child = tokio::process::Command::new(assets::ensure(Tool::Kubectl)?)
-            .arg("--kubeconfig")
-            .arg(&self.kubeconfig)
-            // Discovery of one cluster must not be served from the cache of another at the same address.
-            .env("KUBECACHEDIR", self.dir.join("kubectl-cache"))
+        let mut child = tokio::process::Command::from(external::kubectl(&self.provider, &self.dir)?)
             .args(&arguments)
             .current_dir(&self.dir)
             .stdin(Stdio::piped())
@@ -278,11 +294,25 @@ impl Cluster {
     /// # Errors
     /// When the cluster has no node, or the image cannot be built or imported.
     pub async fn load(&self, image: &Image) -> Result<()> {
-        let node = self.node.as_ref().with_context(|| format!("a cluster of level {} runs no pods", self.level))?;
         let file = image.reference().replace(['/', ':'], "_");
         let archive = image.write_to(&self.dir.join(format!("{file}.tar")))?;
-        node.load(&archive).await?;
+        match (&self.provider, &self.node) {
+            (Provider::Local, Some(node)) => node.load(&archive).await?,
+            (Provider::Local, None) => bail!("a cluster of level {} runs no pods", self.level),
+            (Provider::Kind(name), _) => external::run(kind::load(name, &archive))?,
+            (Provider::Existing(context), _) => {
+                bail!("the lab cannot load images into `{context}`: push {} to its registry", image.reference())
+            }
+        }
         fs::remove_file(&archive).with_context(|| format!("cannot remove {}", archive.display()))
+    }
+
+    /// The command `kubectl` for the cluster of `lab`, to be run inside the lab.
+    ///
+    /// # Errors
+    /// When kubectl cannot be had.
+    pub fn kubectl_command(lab: &Lab) -> Result<std::process::Command> {
+        external::kubectl(lab.provider(), lab.dir())
     }
 
     /// All audit events so far, oldest first; empty without [`ClusterBuilder::audit`].

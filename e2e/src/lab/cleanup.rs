@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use nix::mount::{MntFlags, umount2};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::{cgroups, machine, namespace_of, netns, owner};
+use super::{cgroups, kernel, machine, namespace_of, netns, owner};
+use crate::cluster::external::run;
 use crate::progress::say;
+use crate::provider::{Provider, kind};
 
 /// How long processes get to vanish after SIGKILL; the kernel needs milliseconds, unmounting a busy overlay more.
 const KILL_DEADLINE: Duration = Duration::from_secs(20);
@@ -30,15 +31,25 @@ pub(super) fn sweep() -> Result<()> {
 /// one holds the next. A failure does not keep the later ones from being tried. The caller holds the lock.
 pub(super) fn remove(dir: &Path) -> Result<()> {
     let name = dir.file_name().and_then(|name| name.to_str()).context("a lab's directory has a name")?;
-    let namespace = namespace_of(name);
-    let outcomes = [
-        end_processes(&namespace),
-        unmount_below(dir),
-        netns::delete(&namespace),
-        cgroups::remove(&namespace),
+    let cluster = match owner::provider(dir) {
+        Provider::Local => remove_local(&namespace_of(name), dir),
+        Provider::Kind(cluster) => run(kind::delete(&cluster, &dir.join("kubeconfig"))),
+        // It was there before the lab, and it stays.
+        Provider::Existing(_) => Ok(()),
+    };
+    all_of([
+        cluster,
         fs::remove_dir_all(dir).with_context(|| format!("cannot remove {}", dir.display())),
         machine::restore(),
-    ];
+    ])
+}
+
+fn remove_local(namespace: &str, dir: &Path) -> Result<()> {
+    all_of([end_processes(namespace), unmount_below(dir), netns::delete(namespace), cgroups::remove(namespace)])
+}
+
+/// Joins what went wrong in steps that were all tried.
+fn all_of<const N: usize>(outcomes: [Result<()>; N]) -> Result<()> {
     let failures: Vec<_> = outcomes.into_iter().filter_map(Result::err).map(|error| format!("{error:#}")).collect();
     if failures.is_empty() { Ok(()) } else { Err(anyhow!("{}", failures.join("; "))) }
 }
@@ -74,7 +85,7 @@ fn is_zombie(pid: i32) -> bool {
 fn unmount_below(dir: &Path) -> Result<()> {
     let table = fs::read_to_string("/proc/self/mountinfo").context("cannot read the mount table")?;
     for point in mount_points_below(&table, dir).into_iter().rev() {
-        umount2(&point, MntFlags::MNT_DETACH).with_context(|| format!("cannot unmount {}", point.display()))?;
+        kernel::detach_mount(&point).with_context(|| format!("cannot unmount {}", point.display()))?;
     }
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 mod cgroups;
 mod cleanup;
+mod kernel;
 mod machine;
 mod netns;
 mod owner;
@@ -15,6 +16,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::cluster::{ClusterBuilder, Level};
 use crate::process::Daemon;
+use crate::provider::Provider;
 
 pub use machine::NodeGuard;
 pub use netns::{NODE_IP, on_host};
@@ -23,7 +25,7 @@ pub use owner::Lifetime;
 /// Longest accepted name: it becomes part of the path of unix sockets, which end at 107 bytes.
 const NAME_MAX: usize = 48;
 
-/// A private network namespace and a state directory.
+/// A private network namespace and a state directory. A lab of another provider than this machine has only the directory.
 ///
 /// Threads inside reach the lab's services on loopback; nothing leads out. Dropping the lab does nothing by itself:
 /// [`run`] takes it down, and so does [`Lab::take_down`].
@@ -31,25 +33,37 @@ const NAME_MAX: usize = 48;
 pub struct Lab {
     name: String,
     dir: PathBuf,
+    provider: Provider,
 }
 
 impl Lab {
-    /// Creates the lab `name` (lower-case letters, digits and dashes), after removing what dead runs left behind.
+    /// Creates the lab `name` (lower-case letters, digits and dashes) on this machine, after removing what dead runs left
+    /// behind.
     ///
     /// # Errors
     /// When the name is taken or unusable, or when the process lacks the rights to create a network namespace.
     pub fn create(name: &str, lifetime: Lifetime) -> Result<Self> {
+        Self::create_with(name, lifetime, Provider::Local)
+    }
+
+    /// As [`create`](Self::create), for a cluster of `provider`.
+    ///
+    /// # Errors
+    /// As [`create`](Self::create).
+    pub fn create_with(name: &str, lifetime: Lifetime, provider: Provider) -> Result<Self> {
         check_name(name)?;
         let _guard = owner::lock()?;
         cleanup::sweep()?;
         let dir = owner::labs_dir()?.join(name);
         ensure!(!dir.exists(), "a lab named `{name}` is running already (see `cargo lab status`)");
-        owner::claim(&dir, lifetime)?;
-        let lab = Self { name: name.to_owned(), dir };
-        netns::create(&lab.namespace()).or_else(|error| {
-            cleanup::remove(&lab.dir)?;
-            Err(error)
-        })?;
+        owner::claim(&dir, lifetime, &provider)?;
+        let lab = Self { name: name.to_owned(), dir, provider };
+        if lab.provider == Provider::Local {
+            netns::create(&lab.namespace()).or_else(|error| {
+                cleanup::remove(&lab.dir)?;
+                Err(error)
+            })?;
+        }
         Ok(lab)
     }
 
@@ -61,7 +75,8 @@ impl Lab {
         check_name(name)?;
         let dir = owner::labs_dir()?.join(name);
         ensure!(dir.is_dir(), "no lab named `{name}` is running: start it with `cargo lab up --name {name}`");
-        Ok(Self { name: name.to_owned(), dir })
+        let provider = owner::provider(&dir);
+        Ok(Self { name: name.to_owned(), dir, provider })
     }
 
     /// All running labs, by name.
@@ -70,7 +85,10 @@ impl Lab {
     /// When the state directory cannot be read.
     pub fn list() -> Result<Vec<Self>> {
         let dirs = owner::lab_dirs()?;
-        let named = |dir: PathBuf| Some(Self { name: dir.file_name()?.to_str()?.to_owned(), dir });
+        let named = |dir: PathBuf| {
+            let name = dir.file_name()?.to_str()?.to_owned();
+            Some(Self { name, provider: owner::provider(&dir), dir })
+        };
         Ok(dirs.into_iter().filter_map(named).collect())
     }
 
@@ -84,6 +102,12 @@ impl Lab {
     #[must_use]
     pub fn dir(&self) -> &Path {
         &self.dir
+    }
+
+    /// Where the lab's cluster comes from.
+    #[must_use]
+    pub const fn provider(&self) -> &Provider {
+        &self.provider
     }
 
     /// Name of the network namespace, as `ip netns list` shows it.
@@ -119,7 +143,7 @@ impl Lab {
     pub fn enter<T: Send>(&self, work: impl AsyncFnOnce(&Self) -> Result<T> + Send) -> Result<T> {
         std::thread::scope(|scope| {
             let inside = || {
-                netns::enter(&self.namespace())?;
+                self.enter_namespace()?;
                 install_tls_provider();
                 let runtime = tokio::runtime::Builder::new_multi_thread()
                     .worker_threads(2)
@@ -141,10 +165,14 @@ impl Lab {
 
     /// Becomes `command` inside the lab's namespace. Returns only if that fails.
     pub fn become_process(&self, mut command: Command) -> anyhow::Error {
-        match netns::enter(&self.namespace()) {
+        match self.enter_namespace() {
             Ok(()) => command.exec().into(),
             Err(error) => error,
         }
+    }
+
+    fn enter_namespace(&self) -> Result<()> {
+        if self.provider == Provider::Local { netns::enter(&self.namespace()) } else { Ok(()) }
     }
 
     /// Removes the labs of processes that have ended.

@@ -7,7 +7,8 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail};
-use nix::sched::{CloneFlags, setns};
+
+use super::kernel::enter_network;
 
 /// Address of the node's own interface, on which the API server is advertised.
 pub const NODE_IP: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 1);
@@ -54,7 +55,7 @@ pub(super) fn pids(name: &str) -> Result<Vec<i32>> {
 pub(super) fn enter(name: &str) -> Result<()> {
     let path = path(name);
     let file = File::open(&path).with_context(|| format!("the namespace {} is gone", path.display()))?;
-    setns(file, CloneFlags::CLONE_NEWNET).with_context(|| format!("cannot enter {} (root is needed)", path.display()))
+    enter_network(file).with_context(|| format!("cannot enter {} (root is needed)", path.display()))
 }
 
 /// Runs `work` in the process's first network namespace, whatever the calling thread's is: for work that needs a package
@@ -63,6 +64,9 @@ pub(super) fn enter(name: &str) -> Result<()> {
 /// # Errors
 /// Whatever `work` returns, or when the namespace cannot be entered.
 pub fn on_host<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    if !cfg!(target_os = "linux") {
+        return work();
+    }
     std::thread::scope(|scope| {
         scope
             .spawn(|| {
@@ -72,7 +76,7 @@ pub fn on_host<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
                 if same_file(&host, &here)? {
                     return work();
                 }
-                setns(host, CloneFlags::CLONE_NEWNET).context("cannot return to the machine's network namespace")?;
+                enter_network(host).context("cannot return to the machine's network namespace")?;
                 work()
             })
             .join()

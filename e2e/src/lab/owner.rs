@@ -6,7 +6,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 
+use crate::provider::Provider;
+
 const OWNER_FILE: &str = "owner.json";
+const PROVIDER_FILE: &str = "provider";
 
 /// How long a lab is meant to live.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,8 +57,8 @@ pub(super) fn lab_dirs() -> Result<Vec<PathBuf>> {
     Ok(dirs)
 }
 
-/// Creates a lab's directory with its owner file.
-pub(super) fn claim(dir: &Path, lifetime: Lifetime) -> Result<()> {
+/// Creates a lab's directory with its owner file and the record of its provider.
+pub(super) fn claim(dir: &Path, lifetime: Lifetime, provider: &Provider) -> Result<()> {
     let process = match lifetime {
         Lifetime::ThisProcess => {
             let pid = std::process::id();
@@ -65,7 +68,13 @@ pub(super) fn claim(dir: &Path, lifetime: Lifetime) -> Result<()> {
     };
     let owner = serde_json::to_vec(&Owner { boot: boot_id()?, process })?;
     fs::create_dir_all(dir.join("logs")).with_context(|| format!("cannot create {}", dir.display()))?;
+    fs::write(dir.join(PROVIDER_FILE), provider.record())?;
     fs::write(dir.join(OWNER_FILE), owner).with_context(|| format!("cannot write the owner of {}", dir.display()))
+}
+
+/// The provider of the lab in `dir`.
+pub(super) fn provider(dir: &Path) -> Provider {
+    Provider::from_record(&fs::read_to_string(dir.join(PROVIDER_FILE)).unwrap_or_default())
 }
 
 /// Whether the lab in `dir` is a remnant: its owner has ended, or never got as far as writing its name.
@@ -92,6 +101,10 @@ pub(super) fn state_dir() -> Result<PathBuf> {
 }
 
 fn boot_id() -> Result<String> {
+    if !cfg!(target_os = "linux") {
+        // There a lab is a kind cluster, which outlives a boot.
+        return Ok(String::new());
+    }
     let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").context("cannot read the boot id")?;
     Ok(id.trim().to_owned())
 }
@@ -110,7 +123,7 @@ mod tests {
     #[test]
     fn a_lab_is_a_remnant_once_its_owner_is_gone() {
         let dir = std::env::temp_dir().join(format!("meshsync-owner-{}", std::process::id()));
-        claim(&dir, Lifetime::ThisProcess).unwrap();
+        claim(&dir, Lifetime::ThisProcess, &Provider::Local).unwrap();
         assert!(!is_remnant(&dir).unwrap());
 
         let other_start = Owner { boot: boot_id().unwrap(), process: Some((std::process::id(), 1)) };
@@ -121,7 +134,7 @@ mod tests {
         fs::write(dir.join(OWNER_FILE), serde_json::to_vec(&other_boot).unwrap()).unwrap();
         assert!(is_remnant(&dir).unwrap());
 
-        claim(&dir, Lifetime::UntilTakenDown).unwrap();
+        claim(&dir, Lifetime::UntilTakenDown, &Provider::Local).unwrap();
         assert!(!is_remnant(&dir).unwrap());
         fs::remove_dir_all(&dir).unwrap();
     }

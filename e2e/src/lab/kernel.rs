@@ -1,0 +1,28 @@
+//! The two calls that only Linux knows, so that the rest compiles where labs are kind clusters.
+
+use std::fs::File;
+use std::path::Path;
+
+use anyhow::Result;
+
+/// Moves the calling thread into the network namespace `file`.
+#[cfg(target_os = "linux")]
+pub(super) fn enter_network(file: File) -> Result<()> {
+    Ok(nix::sched::setns(file, nix::sched::CloneFlags::CLONE_NEWNET)?)
+}
+
+/// Takes what is mounted at `point` out of sight at once; the kernel ends it when nobody uses it any more.
+#[cfg(target_os = "linux")]
+pub(super) fn detach_mount(point: &Path) -> Result<()> {
+    Ok(nix::mount::umount2(point, nix::mount::MntFlags::MNT_DETACH)?)
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(super) fn enter_network(_: File) -> Result<()> {
+    anyhow::bail!("network namespaces exist on Linux only: use --provider kind")
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(super) fn detach_mount(_: &Path) -> Result<()> {
+    anyhow::bail!("the lab mounts nothing here")
+}
