@@ -3,6 +3,16 @@
 //! The rooms follow the data, and data goes one way: `discover` → `watch` → [`snapshot`] → [`publish`]. [`object`] is the
 //! vocabulary between them: raw JSON of one Kubernetes object, split and stripped without building a tree.
 
+pub mod admin;
+pub mod cli;
+pub mod config;
+pub mod discover;
+pub mod dump;
+pub mod metrics;
 pub mod object;
 pub mod publish;
+pub mod report;
+pub mod requests;
+pub mod run;
 pub mod snapshot;
+pub mod watch;

@@ -1,9 +1,13 @@
 //! From a change in the snapshot to the bytes that a consumer reads.
 
+pub mod broker;
 pub mod envelope;
 pub mod kubernetes;
 mod members;
 pub mod meshery;
 pub mod outbox;
+pub mod presence;
+pub mod publisher;
+pub mod queue;
 
 pub use envelope::{Deleted, Detail, EncodeError, EventType};

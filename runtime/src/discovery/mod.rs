@@ -7,9 +7,11 @@
 mod parse;
 
 use futures::stream::{self, StreamExt};
-use http::Request;
+use http::{HeaderValue, Request, StatusCode, header};
+use http_body_util::BodyExt;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{APIGroupList, APIResourceList};
 use kube::Client;
+use kube::client::Body;
 use kube::core::discovery::v2::ACCEPT_AGGREGATED_DISCOVERY_V2;
 use meshsync_crds::discovery::ServedType;
 
@@ -102,9 +104,58 @@ pub async fn discover(client: &Client) -> Result<Discovered, DiscoveryError> {
     Ok(all)
 }
 
+/// Asks again and again what is served, at the price of two empty answers while nothing changes.
+///
+/// The aggregated documents carry an ETag: a poll every few seconds notices new and removed types without the right to
+/// watch definitions, which an agent may not have.
+#[derive(Debug, Default)]
+pub struct Poller {
+    halves: [Half; 2],
+}
+
+#[derive(Debug, Default)]
+struct Half {
+    etag: Option<HeaderValue>,
+    found: Discovered,
+}
+
+impl Poller {
+    /// What is served now; `None` if that is what the last call gave.
+    ///
+    /// # Errors
+    /// [`DiscoveryError`]; what was known before stays for the next call.
+    pub async fn poll(&mut self, client: &Client) -> Result<Option<Discovered>, DiscoveryError> {
+        let [core, groups] = &mut self.halves;
+        let (core_changed, groups_changed) = tokio::try_join!(core.poll(client, "/api"), groups.poll(client, "/apis"))?;
+        if !core_changed && !groups_changed {
+            return Ok(None);
+        }
+        let mut all = core.found.clone();
+        all.types.extend(groups.found.types.iter().cloned());
+        all.failed.extend(groups.found.failed.iter().cloned());
+        Ok(Some(all))
+    }
+}
+
+impl Half {
+    /// Whether `found` changed.
+    async fn poll(&mut self, client: &Client, path: &'static str) -> Result<bool, DiscoveryError> {
+        let Some((text, etag)) = get(client, path, self.etag.as_ref()).await? else { return Ok(false) };
+        let found = read(client, path, &text).await?;
+        self.etag = etag;
+        let changed = found != self.found;
+        self.found = found;
+        Ok(changed)
+    }
+}
+
 async fn half(client: &Client, path: &'static str) -> Result<Discovered, DiscoveryError> {
-    let text = get(client, path, ACCEPT_AGGREGATED_DISCOVERY_V2).await?;
-    let found = match parse::document(&text).map_err(|message| DiscoveryError::Unreadable { path, message })? {
+    let text = get(client, path, None).await?.map(|(text, _)| text).unwrap_or_default();
+    read(client, path, &text).await
+}
+
+async fn read(client: &Client, path: &'static str, text: &str) -> Result<Discovered, DiscoveryError> {
+    let found = match parse::document(text).map_err(|message| DiscoveryError::Unreadable { path, message })? {
         parse::Document::Aggregated(found) => found,
         parse::Document::CoreVersions(versions) => {
             one_by_one(client, versions.into_iter().map(|v| (String::new(), v)).collect()).await
@@ -117,18 +168,30 @@ async fn half(client: &Client, path: &'static str) -> Result<Discovered, Discove
     Ok(found)
 }
 
-async fn get(client: &Client, path: &'static str, accept: &str) -> Result<String, DiscoveryError> {
-    let request = Request::get(path)
-        .header(http::header::ACCEPT, accept)
-        .body(Vec::new())
-        .map_err(|error| DiscoveryError::Request { path, message: error.to_string(), status: None })?;
-    client.request_text(request).await.map_err(|error| {
-        let status = match &error {
-            kube::Error::Api(status) => Some(status.code),
-            _ => None,
-        };
-        DiscoveryError::Request { path, message: chain(&error), status }
-    })
+/// The document at `path` and its ETag; `None` if it is still the one that `etag` names.
+async fn get(
+    client: &Client,
+    path: &'static str,
+    etag: Option<&HeaderValue>,
+) -> Result<Option<(String, Option<HeaderValue>)>, DiscoveryError> {
+    let failed = |message: String, status| DiscoveryError::Request { path, message, status };
+    let mut request = Request::get(path).header(header::ACCEPT, ACCEPT_AGGREGATED_DISCOVERY_V2);
+    if let Some(etag) = etag {
+        request = request.header(header::IF_NONE_MATCH, etag);
+    }
+    let request = request.body(Body::empty()).map_err(|error| failed(error.to_string(), None))?;
+    let response = client.send(request).await.map_err(|error| failed(chain(&error), None))?;
+    let status = response.status();
+    if status == StatusCode::NOT_MODIFIED {
+        return Ok(None);
+    }
+    let etag = response.headers().get(header::ETAG).cloned();
+    let body = response.into_body().collect().await.map_err(|error| failed(chain(&error), None))?.to_bytes();
+    let text = String::from_utf8_lossy(&body).into_owned();
+    if !status.is_success() {
+        return Err(failed(text.chars().take(300).collect(), Some(status.as_u16())));
+    }
+    Ok(Some((text, etag)))
 }
 
 /// The preferred version of each group first.

@@ -1,5 +1,4 @@
-use http::{Request, Response, StatusCode};
-use kube::client::Body;
+use http::Response;
 use serde_json::{Value, json};
 use tower_test::mock;
 
@@ -154,4 +153,36 @@ fn what_was_known_of_a_failed_group_is_kept() {
     let failed = FailedGroup { group: "dead.io".into(), version: "v1".into(), reason: "down".into() };
     let now = Discovered { types: vec![t("", "pods")], failed: vec![failed] }.keeping(&before);
     assert_eq!(now.types, [t("", "pods"), t("dead.io", "things")]);
+}
+
+#[tokio::test]
+async fn a_poll_that_finds_the_same_document_says_so_at_the_price_of_an_empty_answer() {
+    let (client, mut handle) = client();
+    let groups = aggregated(json!([{"metadata": {"name": "apps"}, "versions": [
+        {"version": "v1", "freshness": "Current", "resources": [resource("deployments", "Deployment", "Namespaced")]},
+    ]}]));
+    let server = async move {
+        let mut conditional = 0;
+        while let Some((request, send)) = handle.next_request().await {
+            let body = if request.uri().path() == "/api" { core() } else { groups.clone() };
+            let response = if request.headers().get("if-none-match").is_some_and(|etag| etag == "\"e1\"") {
+                conditional += 1;
+                Response::builder().status(304).body(Body::empty())
+            } else {
+                Response::builder().header("etag", "\"e1\"").body(Body::from(body.to_string().into_bytes()))
+            };
+            send.send_response(response.unwrap());
+        }
+        conditional
+    };
+    let ask = async move {
+        let mut poller = Poller::default();
+        let first = poller.poll(&client).await.unwrap();
+        let second = poller.poll(&client).await.unwrap();
+        drop(client);
+        (first.map(|found| names(&found)), second)
+    };
+    let ((first, second), conditional) = tokio::join!(ask, server);
+    assert_eq!(first.unwrap(), ["pods@v1*", "nodes@v1*", "deployments.apps@v1*"]);
+    assert_eq!((second, conditional), (None, 2));
 }

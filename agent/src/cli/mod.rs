@@ -1,0 +1,113 @@
+//! The command line.
+
+mod run;
+mod snapshot;
+mod tail;
+
+use clap::{Parser, Subcommand};
+use meshsync_runtime::build_info::BuildInfo;
+use meshsync_runtime::client::ClientArgs;
+use meshsync_runtime::telemetry::{self, LogArgs};
+
+pub use run::RunArgs;
+
+/// Facts about this binary.
+pub const BUILD: BuildInfo = BuildInfo::new("meshsync-agent");
+
+/// Keeps a live snapshot of a Kubernetes cluster and publishes it to NATS
+#[derive(Debug, Parser)]
+#[command(name = "meshsync-agent", version, args_conflicts_with_subcommands = true, after_help = EXAMPLES)]
+pub struct Cli {
+    #[command(flatten)]
+    log: LogArgs,
+    #[command(flatten)]
+    client: ClientArgs,
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    run: RunArgs,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  # In a pod, as the operator starts it
+  meshsync-agent run --config-map meshery/meshsync-agent
+
+  # From a laptop, everything that the kubeconfig may read, to a local broker
+  meshsync-agent run --broker-url nats://localhost:4222
+
+  # One snapshot to a file; nothing is installed, no broker is needed
+  meshsync-agent snapshot --kubeconfig ~/.kube/config -o cluster.ndjson
+
+  # Follow what is published
+  meshsync-agent tail --broker-url nats://localhost:4222 --type deployments
+
+Exit codes:
+  0 done, or stopped by a signal or --stopAfter; 1 an error; 2 wrong arguments; 3 (snapshot) types are missing";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Watch and publish until stopped (also without a subcommand, as the original agent is started)
+    Run(Box<RunArgs>),
+    /// Write all objects once, to a file or to standard output
+    Snapshot(snapshot::SnapshotArgs),
+    /// Print what is published, one line an event
+    Tail(tail::TailArgs),
+}
+
+impl Cli {
+    /// Does what the command line says.
+    ///
+    /// # Errors
+    /// Whatever ends the command, told in one line.
+    pub async fn execute(self) -> anyhow::Result<()> {
+        let Self { log, client, command, run } = self;
+        telemetry::init(&log)?;
+        match command {
+            None => run.execute(&client).await,
+            Some(Command::Run(args)) => args.execute(&client).await,
+            Some(Command::Snapshot(args)) => args.execute(&client).await,
+            Some(Command::Tail(args)) => args.execute().await,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_flags_of_the_original_are_accepted_with_and_without_run() {
+        let flags = [
+            "--output",
+            "file",
+            "--outputFile",
+            "x.yaml",
+            "--outputNamespaces",
+            "a,b",
+            "--outputResources",
+            "pod,replicaset",
+            "--stopAfter",
+            "1m30s",
+        ];
+        for prefix in [&["meshsync-agent"][..], &["meshsync-agent", "run"]] {
+            let args = prefix.iter().chain(&flags);
+            Cli::try_parse_from(args).unwrap();
+        }
+    }
+
+    #[test]
+    fn wrong_input_is_refused_with_the_field_and_the_value() {
+        for (flag, value) in [("--stopAfter", "soon"), ("--config-map", "no-namespace"), ("--output", "paper")] {
+            let error = Cli::try_parse_from(["meshsync-agent", "run", flag, value]).unwrap_err().to_string();
+            assert!(error.contains(flag) && error.contains(value), "{error}");
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! `run`: arguments → a running agent.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::{Args, ValueEnum};
+use meshsync_crds::agent_config::{AgentConfig, SecretPolicy};
+use meshsync_runtime::client::{ClientArgs, Retry, connect};
+use meshsync_runtime::shutdown::Shutdown;
+
+use super::BUILD;
+use crate::config::ConfigSource;
+use crate::publish::broker::BrokerConfig;
+use crate::run::{self, Output, Settings};
+
+/// What to watch, where to publish, where to listen.
+#[derive(Args, Debug)]
+pub struct RunArgs {
+    /// ConfigMap that holds the configuration; it is followed while the agent runs
+    #[arg(long, env = "MESHSYNC_CONFIG_MAP", value_name = "NAMESPACE/NAME", conflicts_with = "config")]
+    config_map: Option<NamespacedName>,
+    /// File that holds the configuration; it is followed while the agent runs
+    #[arg(long, env = "MESHSYNC_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Broker; credentials in the URL or in NATS_TOKEN, or NATS_USER and NATS_PASSWORD. BROKER_URL wins over the flag
+    #[arg(long, value_name = "URL")]
+    broker_url: Option<String>,
+    /// File with the certificate authorities to trust at the broker
+    #[arg(long, env = "NATS_CA_FILE", value_name = "FILE")]
+    broker_ca_file: Option<PathBuf>,
+    /// Where objects go
+    #[arg(long, value_enum, default_value_t = OutputKind::Broker)]
+    output: OutputKind,
+    /// File for --output file
+    #[arg(long = "outputFile", value_name = "FILE", default_value = "meshsync-snapshot.yaml")]
+    output_file: PathBuf,
+    /// Only these namespaces
+    #[arg(long = "outputNamespaces", value_name = "LIST", value_delimiter = ',')]
+    output_namespaces: Vec<String>,
+    /// Only these types, singular or plural
+    #[arg(long = "outputResources", value_name = "LIST", value_delimiter = ',')]
+    output_resources: Vec<String>,
+    /// Stop after this time, e.g. 90s or 1m30s
+    #[arg(long = "stopAfter", value_name = "DURATION", value_parser = parse_duration)]
+    stop_after: Option<Duration>,
+    /// Publish values of Secrets only if this is false
+    #[arg(long, env = "MESHSYNC_REDACT_SECRETS", value_name = "BOOL", default_value = "true", action = clap::ArgAction::Set)]
+    redact_secrets: bool,
+    /// Probes and metrics
+    #[arg(long, env = "MESHSYNC_PROBE_ADDRESS", value_name = "ADDRESS", default_value = "0.0.0.0:11000")]
+    probe_address: SocketAddr,
+    /// Snapshot and debug pages; keep it on loopback
+    #[arg(long, env = "MESHSYNC_DEBUG_ADDRESS", value_name = "ADDRESS", default_value = "127.0.0.1:11001")]
+    debug_address: SocketAddr,
+    /// Name of this pod, for status
+    #[arg(long, env = "POD_NAME", value_name = "NAME", default_value = "", hide = true)]
+    pod_name: String,
+}
+
+/// Where objects go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum OutputKind {
+    /// To the broker, for ever.
+    Broker,
+    /// To a file, one YAML document an object, when the agent stops.
+    File,
+}
+
+/// `NAMESPACE/NAME`
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct NamespacedName {
+    namespace: String,
+    name: String,
+}
+
+impl FromStr for NamespacedName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once('/') {
+            Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() && !name.contains('/') => {
+                Ok(Self { namespace: namespace.to_owned(), name: name.to_owned() })
+            }
+            _ => Err("expected NAMESPACE/NAME, e.g. meshery/meshsync-agent".to_owned()),
+        }
+    }
+}
+
+/// A Go duration: numbers with units `h`, `m`, `s`, `ms`, the largest first.
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    let duration: jiff::SignedDuration =
+        text.parse().map_err(|_| "expected a duration such as 90s, 1m30s or 1h".to_owned())?;
+    Duration::try_from(duration).map_err(|_| "must not be negative".to_owned())
+}
+
+impl RunArgs {
+    /// Runs until a signal or the given time.
+    ///
+    /// # Errors
+    /// Whatever ends the agent.
+    pub async fn execute(self, client: &ClientArgs) -> anyhow::Result<()> {
+        BUILD.log();
+        let shutdown = Shutdown::from_signals().context("cannot handle signals")?;
+        let client = connect(client, &BUILD, Retry::Caller).await?;
+        run::run(self.settings()?, client, shutdown).await
+    }
+
+    fn settings(self) -> anyhow::Result<Settings> {
+        let output = match self.output {
+            OutputKind::File => Output::File(self.output_file.clone()),
+            OutputKind::Broker => Output::Broker(self.broker()?),
+        };
+        Ok(Settings {
+            source: self.source(),
+            output,
+            probe_address: self.probe_address,
+            debug_address: self.debug_address,
+            stop_after: self.stop_after,
+            pod: self.pod_name,
+        })
+    }
+
+    fn broker(&self) -> anyhow::Result<BrokerConfig> {
+        let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let url = variable("BROKER_URL").or_else(|| self.broker_url.clone());
+        let url =
+            url.context("no broker: set BROKER_URL or --broker-url, e.g. nats://localhost:4222; or use --output file")?;
+        Ok(BrokerConfig {
+            url,
+            token: variable("NATS_TOKEN"),
+            user: variable("NATS_USER").zip(variable("NATS_PASSWORD")),
+            ca_file: self.broker_ca_file.clone(),
+        })
+    }
+
+    fn source(&self) -> ConfigSource {
+        if let Some(NamespacedName { namespace, name }) = self.config_map.clone() {
+            return ConfigSource::ConfigMap { namespace, name };
+        }
+        if let Some(path) = self.config.clone() {
+            return ConfigSource::File(path);
+        }
+        let mut config = AgentConfig::built_in();
+        config.informer_config.whitelist.clone_from(&self.output_resources);
+        config.informer_config.namespaces.include.clone_from(&self.output_namespaces);
+        if !self.redact_secrets {
+            config.publish.secrets = SecretPolicy::Publish;
+        }
+        ConfigSource::Fixed(Box::new(config))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn go_durations_are_read() {
+        assert_eq!(parse_duration("90s"), Ok(Duration::from_secs(90)));
+        assert_eq!(parse_duration("1m30s"), Ok(Duration::from_secs(90)));
+        assert_eq!(parse_duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(parse_duration("0s"), Ok(Duration::ZERO));
+        assert!(parse_duration("-1s").is_err());
+        assert!(parse_duration("soon").is_err());
+    }
+}

@@ -1,0 +1,149 @@
+//! `tail`: what is published, readably.
+
+use std::io::{self, Write};
+
+use anyhow::Context as _;
+use clap::{Args, ValueEnum};
+use futures::StreamExt;
+use serde_json::Value;
+
+use crate::publish::broker::{self, BrokerConfig};
+use crate::publish::publisher::DATA_SUBJECT;
+
+/// What to follow.
+#[derive(Args, Debug)]
+pub(super) struct TailArgs {
+    /// Broker; credentials in the URL or in NATS_TOKEN
+    #[arg(
+        long,
+        env = "BROKER_URL",
+        value_name = "URL",
+        default_value = "nats://localhost:4222",
+        hide_env_values = true
+    )]
+    broker_url: String,
+    /// Only this kind, e.g. Deployment or deployments
+    #[arg(short, long = "type", value_name = "KIND")]
+    kind: Option<String>,
+    /// Only this namespace
+    #[arg(short, long, value_name = "NAME")]
+    namespace: Option<String>,
+    /// Only objects whose name begins like this
+    #[arg(long, value_name = "PREFIX")]
+    name: Option<String>,
+    /// Form of the output
+    #[arg(short, long, value_enum, default_value_t = Format::Text)]
+    output: Format,
+    /// Stop after this many events
+    #[arg(long, value_name = "NUMBER")]
+    count: Option<u64>,
+}
+
+/// Form of the output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// One readable line an event.
+    Text,
+    /// The message as it came, one a line.
+    Json,
+}
+
+impl TailArgs {
+    /// Follows until interrupted, or until the count is reached.
+    ///
+    /// # Errors
+    /// When the broker's address cannot be used or standard output is gone.
+    pub(super) async fn execute(self) -> anyhow::Result<()> {
+        let token = std::env::var("NATS_TOKEN").ok().filter(|token| !token.is_empty());
+        let config = BrokerConfig { url: self.broker_url.clone(), token, ..BrokerConfig::default() };
+        let broker = broker::connect(&config).await?;
+        let mut messages = broker.client.subscribe(DATA_SUBJECT).await.context("cannot subscribe")?;
+        let mut left = self.count;
+        while left != Some(0) {
+            let message = tokio::select! {
+                message = messages.next() => message,
+                _ = tokio::signal::ctrl_c() => None,
+            };
+            let Some(message) = message else { break };
+            let Ok(event) = serde_json::from_slice::<Value>(&message.payload) else { continue };
+            if !self.wants(&event) {
+                continue;
+            }
+            let mut out = io::stdout().lock();
+            let written = match self.output {
+                Format::Text => writeln!(out, "{}", line(&event)),
+                Format::Json => out.write_all(&message.payload).and_then(|()| out.write_all(b"\n")),
+            };
+            match written.and_then(|()| out.flush()) {
+                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => break,
+                other => other.context("cannot write to standard output")?,
+            }
+            left = left.map(|left| left - 1);
+        }
+        Ok(())
+    }
+
+    fn wants(&self, event: &Value) -> bool {
+        let kind = at(event, "/Object/kind");
+        let is_kind = |wanted: &String| {
+            let wanted = wanted.to_lowercase();
+            let kind = kind.to_lowercase();
+            wanted == kind || wanted.strip_suffix('s') == Some(&kind) || wanted.strip_suffix("es") == Some(&kind)
+        };
+        self.kind.as_ref().is_none_or(is_kind)
+            && self.namespace.as_ref().is_none_or(|wanted| at(event, "/Object/metadata/namespace") == wanted)
+            && self.name.as_ref().is_none_or(|wanted| at(event, "/Object/metadata/name").starts_with(wanted))
+    }
+}
+
+fn at<'a>(event: &'a Value, pointer: &str) -> &'a str {
+    event.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
+}
+
+/// `ADDED    apps/v1 Deployment default/web @1234`
+fn line(event: &Value) -> String {
+    let namespace = at(event, "/Object/metadata/namespace");
+    let separator = if namespace.is_empty() { "" } else { "/" };
+    format!(
+        "{:<8} {} {} {namespace}{separator}{} @{}",
+        at(event, "/EventType"),
+        at(event, "/Object/apiVersion"),
+        at(event, "/Object/kind"),
+        at(event, "/Object/metadata/name"),
+        at(event, "/Object/metadata/resourceVersion"),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+    use serde_json::json;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        tail: TailArgs,
+    }
+
+    fn event() -> Value {
+        json!({"EventType": "ADDED", "Object": {"apiVersion": "apps/v1", "kind": "Deployment",
+            "metadata": {"name": "web-1", "namespace": "shop", "resourceVersion": "7"}}})
+    }
+
+    #[test]
+    fn filters_combine() {
+        let wants = |args: &[&str]| Cli::parse_from(["t"].iter().chain(args)).tail.wants(&event());
+        assert!(wants(&[]));
+        assert!(wants(&["--type", "deployments", "-n", "shop", "--name", "web"]));
+        assert!(!wants(&["--type", "pods"]));
+        assert!(!wants(&["-n", "other"]));
+        assert!(!wants(&["--name", "db"]));
+    }
+
+    #[test]
+    fn a_line_says_what_happened_to_what() {
+        assert_eq!(line(&event()), "ADDED    apps/v1 Deployment shop/web-1 @7");
+    }
+}

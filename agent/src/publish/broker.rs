@@ -1,0 +1,190 @@
+//! The connection to NATS: made in the background, kept for ever, its state always known.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use async_nats::{Client, ConnectOptions, Event, ServerAddr};
+use tokio::sync::watch;
+
+/// Name under which Meshery Server looks for the agent among the broker's connections.
+const CLIENT_NAME: &str = "meshsync";
+/// Where the original's users have their broker when they say nothing.
+const DEFAULT_PORT_HINT: &str = "nats://host:4222";
+/// Messages that wait inside the client library. The publisher confirms batch by batch, so few ever do.
+const CLIENT_CAPACITY: usize = 1024;
+
+/// How to reach the broker.
+#[derive(Clone, Default)]
+pub struct BrokerConfig {
+    /// `nats://TOKEN@host:4222`, `nats://user:password@host`, `tls://host`, or bare `host:4222`.
+    pub url: String,
+    /// Token that is not part of the URL.
+    pub token: Option<String>,
+    /// User and password that are not part of the URL.
+    pub user: Option<(String, String)>,
+    /// File with the certificate authorities to trust.
+    pub ca_file: Option<PathBuf>,
+}
+
+/// The URL without credentials; nothing else is ever shown.
+impl std::fmt::Debug for BrokerConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("BrokerConfig").field("url", &self.public_url()).finish_non_exhaustive()
+    }
+}
+
+/// A broker configuration that cannot work.
+#[derive(Debug, thiserror::Error)]
+pub enum BrokerConfigError {
+    /// The URL cannot be read. The message must not quote it: it may hold a password.
+    #[error("the broker URL cannot be read ({0}); expected {DEFAULT_PORT_HINT}, set with --broker-url or BROKER_URL")]
+    Url(String),
+    /// The options are refused.
+    #[error("cannot set up the connection to the broker: {0}")]
+    Options(String),
+}
+
+/// Whether there is a connection, and the how-manieth it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Connection {
+    /// Whether there is one now.
+    pub up: bool,
+    /// Grows with every connection made: what was sent over an older one and not confirmed may be lost.
+    pub generation: u64,
+}
+
+/// A client that reconnects for ever, and what is known of its connection.
+#[derive(Clone, Debug)]
+pub struct Broker {
+    /// The client.
+    pub client: Client,
+    /// The connection as it changes.
+    pub connection: watch::Receiver<Connection>,
+    /// URL without credentials.
+    pub url: String,
+}
+
+impl BrokerConfig {
+    /// The URL without credentials.
+    #[must_use]
+    pub fn public_url(&self) -> String {
+        let (scheme, rest) = self.url.split_once("://").unwrap_or(("nats", &self.url));
+        let host = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
+        format!("{scheme}://{host}")
+    }
+
+    fn options(&self, state: watch::Sender<Connection>) -> ConnectOptions {
+        let mut options = ConnectOptions::new()
+            .name(CLIENT_NAME)
+            .retry_on_initial_connect()
+            .max_reconnects(None)
+            .client_capacity(CLIENT_CAPACITY)
+            .connection_timeout(Duration::from_secs(5))
+            .ping_interval(Duration::from_secs(10))
+            // From 50 ms to 4 s: a broker that is back is used at once, one that is away is not hammered.
+            .reconnect_delay_callback(|attempt| Duration::from_millis(50 << attempt.clamp(1, 7)).min(MAX_DELAY))
+            .event_callback(move |event| {
+                note(&state, &event);
+                std::future::ready(())
+            });
+        if let Some(token) = &self.token {
+            options = options.token(token.clone());
+        }
+        if let Some((user, password)) = &self.user {
+            options = options.user_and_password(user.clone(), password.clone());
+        }
+        if let Some(path) = &self.ca_file {
+            options = options.add_root_certificates(path.clone()).require_tls(true);
+        }
+        options
+    }
+}
+
+/// Longest time between two attempts to connect.
+const MAX_DELAY: Duration = Duration::from_secs(4);
+
+fn note(state: &watch::Sender<Connection>, event: &Event) {
+    match event {
+        Event::Connected => {
+            state.send_modify(|connection| {
+                connection.up = true;
+                connection.generation += 1;
+            });
+            tracing::info!("connected to the broker");
+        }
+        Event::Disconnected | Event::Closed => {
+            state.send_modify(|connection| connection.up = false);
+            tracing::warn!("the connection to the broker is lost; trying again for as long as it takes");
+        }
+        Event::ServerError(error) => tracing::warn!(%error, "the broker reports an error"),
+        Event::ClientError(error) => tracing::debug!(%error, "broker client"),
+        Event::SlowConsumer(_) => tracing::warn!("requests arrive faster than they are handled"),
+        Event::LameDuckMode | Event::Draining => tracing::info!(%event, "broker"),
+    }
+}
+
+/// Begins to connect; returns at once, whether the broker is there or not.
+///
+/// # Errors
+/// [`BrokerConfigError`] when the configuration can never work.
+pub async fn connect(config: &BrokerConfig) -> Result<Broker, BrokerConfigError> {
+    let (state, connection) = watch::channel(Connection::default());
+    let (address, token) = split_token(config)?;
+    let mut config = config.clone();
+    config.token = config.token.or(token);
+    let client =
+        config.options(state).connect(address).await.map_err(|error| BrokerConfigError::Options(error.to_string()))?;
+    Ok(Broker { client, connection, url: config.public_url() })
+}
+
+/// `nats://TOKEN@host` holds a token, not a user without password.
+fn split_token(config: &BrokerConfig) -> Result<(ServerAddr, Option<String>), BrokerConfigError> {
+    let (scheme, rest) = config.url.split_once("://").unwrap_or(("nats", &config.url));
+    let (credentials, host) = rest.rsplit_once('@').map_or((None, rest), |(c, host)| (Some(c), host));
+    let (url, token) = match credentials {
+        Some(credentials) if credentials.contains(':') => (format!("{scheme}://{credentials}@{host}"), None),
+        Some(token) => (format!("{scheme}://{host}"), Some(token.to_owned())),
+        None => (format!("{scheme}://{host}"), None),
+    };
+    if host.is_empty() || !matches!(scheme, "nats" | "tls") {
+        return Err(BrokerConfigError::Url("scheme must be nats or tls, and a host must follow".to_owned()));
+    }
+    let address = url.parse().map_err(|_| BrokerConfigError::Url("not a URL".to_owned()))?;
+    Ok((address, token))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(url: &str) -> BrokerConfig {
+        BrokerConfig { url: url.into(), ..BrokerConfig::default() }
+    }
+
+    #[test]
+    fn every_spelling_of_the_original_is_understood() {
+        for (url, host, token) in [
+            ("nats://s3cret@broker:4222", "broker", Some("s3cret")),
+            ("nats://user:s3cret@broker:4222", "broker", None),
+            ("broker:4222", "broker", None),
+            ("s3cret@broker:4222", "broker", Some("s3cret")),
+            ("tls://broker", "broker", None),
+        ] {
+            let (address, found) = split_token(&config(url)).unwrap();
+            assert_eq!((address.into_inner().host_str(), found.as_deref()), (Some(host), token), "{url}");
+        }
+    }
+
+    #[test]
+    fn no_credential_is_ever_shown() {
+        for url in
+            ["nats://s3cret@broker:4222", "nats://u:s3cret@broker:4222", "http://s3cret@broker", "nats://s3cret@"]
+        {
+            let config = BrokerConfig { token: Some("s3cret".into()), ..config(url) };
+            let error = split_token(&config).err().map(|e| e.to_string()).unwrap_or_default();
+            let shown = format!("{config:?} {} {error}", config.public_url());
+            assert!(!shown.contains("s3cret"), "{shown}");
+        }
+        assert!(split_token(&config("http://broker")).is_err());
+    }
+}

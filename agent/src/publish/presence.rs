@@ -1,0 +1,136 @@
+//! Tier 1: what exists, told before the first object.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use futures::{StreamExt, stream};
+use http::Request;
+use jiff::Timestamp;
+use kube::Client;
+use meshsync_crds::discovery::ServedType;
+use serde::{Deserialize, Serialize};
+
+use crate::object::ListPage;
+
+/// Subject of the presence message.
+pub const PRESENCE_SUBJECT: &str = "meshery.meshsync.presence";
+
+/// Types that are counted at the same time.
+const CONCURRENCY: usize = 16;
+/// Time for all counts together: presence must be out within a second, so what is not counted by then is `null`.
+const COUNT_WITHIN: Duration = Duration::from_millis(700);
+/// Metadata of one object is enough to count.
+const ACCEPT: &str = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json";
+
+/// What exists in a cluster; the payload of [`PRESENCE_SUBJECT`], as JSON.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Presence {
+    /// UID of the namespace `kube-system`.
+    pub cluster_id: String,
+    /// Version of the API server, e.g. `v1.37.2`; empty if it does not tell.
+    pub server_version: String,
+    /// Version of the agent.
+    pub agent_version: String,
+    /// When this was found out.
+    pub observed_at: Timestamp,
+    /// Every type that can be listed and watched, each resource once, in discovery order.
+    pub types: Vec<PresentType>,
+    /// API groups whose discovery failed, as `group/version`.
+    pub failed_groups: Vec<String>,
+}
+
+/// One served type.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PresentType {
+    /// API group; empty for the core group.
+    pub group: String,
+    /// Version.
+    pub version: String,
+    /// Kind.
+    pub kind: String,
+    /// Plural resource name.
+    pub plural: String,
+    /// Whether objects live in namespaces.
+    pub namespaced: bool,
+    /// Whether the agent watches the type.
+    pub watched: bool,
+    /// Number of objects; `null` when it is not known, e.g. for lack of rights.
+    pub objects: Option<u64>,
+}
+
+/// Finds out what exists. Never fails: what cannot be found out is left open.
+pub async fn observe(
+    client: &Client,
+    cluster_id: &str,
+    served: &[ServedType],
+    watched: &BTreeSet<String>,
+    failed_groups: Vec<String>,
+) -> Presence {
+    let types: Vec<&ServedType> = served.iter().filter(|t| t.preferred && t.is_watchable()).collect();
+    let paths: Vec<String> = types.iter().map(|t| t.collection_path()).collect();
+    let mut counts = vec![None; types.len()];
+    let counting = async {
+        let count = |(at, path): (usize, String)| {
+            let client = client.clone();
+            async move { (at, count(&client, &path).await) }
+        };
+        let mut counted = stream::iter(paths.into_iter().enumerate()).map(count).buffer_unordered(CONCURRENCY);
+        while let Some((at, count)) = counted.next().await {
+            if let Some(slot) = counts.get_mut(at) {
+                *slot = count;
+            }
+        }
+    };
+    let version = async { client.apiserver_version().await.map(|info| info.git_version).unwrap_or_default() };
+    let (_, server_version) = tokio::join!(tokio::time::timeout(COUNT_WITHIN, counting), version);
+    let present = |(t, objects): (&ServedType, Option<u64>)| PresentType {
+        group: t.group.clone(),
+        version: t.version.clone(),
+        kind: t.kind.clone(),
+        plural: t.plural.clone(),
+        namespaced: t.namespaced,
+        watched: watched.contains(&t.name()),
+        objects,
+    };
+    Presence {
+        cluster_id: cluster_id.to_owned(),
+        server_version,
+        agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+        observed_at: Timestamp::now(),
+        types: types.into_iter().zip(counts).map(present).collect(),
+        failed_groups,
+    }
+}
+
+/// A list of one object, without resourceVersion: with `resourceVersion=0` the server ignores the limit.
+async fn count(client: &Client, path: &str) -> Option<u64> {
+    let uri = format!("{path}?limit=1");
+    let request = Request::get(uri).header(http::header::ACCEPT, ACCEPT).body(Vec::new()).ok()?;
+    let text = client.request_text(request).await.ok()?;
+    count_of(&ListPage::parse(text.as_bytes()).ok()?)
+}
+
+/// No continue token: the page is all there is. A token without a count: the server does not tell.
+fn count_of(page: &ListPage<'_>) -> Option<u64> {
+    let here = page.items.len() as u64;
+    match (&page.continue_token, page.remaining_item_count) {
+        (None, _) => Some(here),
+        (Some(_), remaining) => remaining.map(|remaining| remaining + here),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_count_is_what_is_here_and_what_remains() {
+        let count = |json: &str| count_of(&ListPage::parse(json.as_bytes()).unwrap());
+        assert_eq!(count(r#"{"metadata":{},"items":[]}"#), Some(0));
+        assert_eq!(count(r#"{"metadata":{},"items":[{}]}"#), Some(1));
+        assert_eq!(count(r#"{"metadata":{"continue":"t","remainingItemCount":41},"items":[{}]}"#), Some(42));
+        assert_eq!(count(r#"{"metadata":{"continue":"t"},"items":[{}]}"#), None);
+    }
+}

@@ -1,0 +1,91 @@
+//! The outbox, shared: watches push, the publisher takes.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use tokio::sync::Notify;
+
+use super::outbox::{Change, Item, Next, Outbox};
+use crate::object::Prepared;
+use crate::snapshot::{Outcome, Removed, Store, TypeId};
+
+/// A shared [`Outbox`]. Pushing never waits for the broker: an API server cuts off watchers that read too slowly.
+#[derive(Debug, Default)]
+pub struct Queue {
+    outbox: Mutex<Outbox>,
+    pushed: Notify,
+}
+
+impl Queue {
+    /// Records what became of an object in the snapshot.
+    pub fn record(&self, type_id: TypeId, prepared: &Prepared, outcome: Outcome) {
+        if matches!(outcome, Outcome::Unchanged | Outcome::Stale) {
+            return;
+        }
+        self.lock().record(type_id, prepared, outcome, Instant::now());
+        self.pushed.notify_one();
+    }
+
+    /// Records objects that left the snapshot.
+    pub fn delete(&self, type_id: TypeId, removed: impl IntoIterator<Item = Removed>) {
+        let now = Instant::now();
+        for removed in removed {
+            self.lock().push(Change::Delete { type_id, removed }, now);
+        }
+        self.pushed.notify_one();
+    }
+
+    /// Queues everything in `store` again, as if consumers knew nothing.
+    pub fn resync(&self, store: &Store) {
+        let now = Instant::now();
+        for (type_id, _, table) in store.tables() {
+            for (uid, name) in table.keys() {
+                self.lock().push(Change::Resync { type_id, name, uid }, now);
+            }
+            self.pushed.notify_one();
+        }
+    }
+
+    /// What to send now.
+    pub fn next(&self) -> Next {
+        self.lock().next(Instant::now())
+    }
+
+    /// Waits until something was pushed since the last call.
+    pub async fn pushed(&self) {
+        self.pushed.notified().await;
+    }
+
+    /// See [`Outbox::confirm`].
+    pub fn confirm(&self, item: Item) {
+        self.lock().confirm(item, Instant::now());
+    }
+
+    /// See [`Outbox::return_unconfirmed`].
+    pub fn return_unconfirmed(&self, item: Item) {
+        self.lock().return_unconfirmed(item);
+    }
+
+    /// Objects about which consumers are still to be told something.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.lock().len()
+    }
+
+    /// Whether consumers have been told everything.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.lock().is_empty()
+    }
+
+    /// Since when the oldest change waits.
+    #[must_use]
+    pub fn oldest_since(&self) -> Option<Instant> {
+        self.lock().oldest_since()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Outbox> {
+        // The outbox never panics between two consistent states; losing the lock to poison would lose everything.
+        self.outbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

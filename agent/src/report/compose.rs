@@ -1,0 +1,160 @@
+//! Facts → `status.agent`. Pure.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use meshsync_crds::{AgentPhase, AgentStatus, Delivery, RefusedType};
+
+use crate::discover::InForce;
+use crate::watch::{Phase, TypeReport};
+
+/// Refused types that are told one by one; the schema takes no more.
+const MAX_REFUSED: usize = 512;
+/// Longest text of a message in the schema.
+const MAX_MESSAGE: usize = 1024;
+/// A change that waits for longer than this means "behind". Shorter waits are how batches work.
+const BEHIND_AFTER: jiff::SignedDuration = jiff::SignedDuration::from_secs(10);
+
+/// Everything that a report is made of.
+#[derive(Clone, Debug, Default)]
+pub struct Facts {
+    /// What is in force.
+    pub in_force: InForce,
+    /// What the loops do, by type.
+    pub types: BTreeMap<String, TypeReport>,
+    /// Objects held.
+    pub objects: usize,
+    /// Changes that wait.
+    pub outbox: usize,
+    /// Since when the oldest waits.
+    pub behind_since: Option<Timestamp>,
+    /// Whether there is a connection to the broker.
+    pub broker_up: bool,
+    /// Objects that went out as metadata only.
+    pub too_large: u64,
+    /// Name of the pod.
+    pub pod: String,
+}
+
+/// What to report.
+#[must_use]
+pub fn compose(facts: Facts) -> AgentStatus {
+    let count = |wanted: &[Phase]| facts.types.values().filter(|report| wanted.contains(&report.phase)).count();
+    let pending = count(&[Phase::Pending]);
+    let refused: Vec<RefusedType> = facts
+        .types
+        .iter()
+        .filter(|(_, report)| report.phase == Phase::Refused)
+        .map(|(name, report)| RefusedType {
+            type_: name.clone(),
+            reason: "Forbidden".to_owned(),
+            message: cut(&report.last_error),
+        })
+        .take(MAX_REFUSED)
+        .collect();
+    let behind_since = facts.behind_since.filter(|since| Timestamp::now().duration_since(*since) > BEHIND_AFTER);
+    let config = facts.in_force.config.as_ref();
+    let mut reasons = Vec::new();
+    if let Some((_, message)) = &facts.in_force.rejected {
+        reasons.push(format!("a configuration was refused: {message}"));
+    }
+    if !facts.broker_up {
+        reasons.push("no connection to the broker".to_owned());
+    } else if behind_since.is_some() {
+        reasons.push("the broker takes changes more slowly than they come".to_owned());
+    }
+    let behind = count(&[Phase::Behind]);
+    if behind > 0 {
+        reasons.push(format!("{behind} watches are being opened again"));
+    }
+    if !refused.is_empty() {
+        reasons.push(format!("{} types are refused", refused.len()));
+    }
+    let phase = match () {
+        () if config.is_none() => AgentPhase::Discovering,
+        () if pending > 0 => AgentPhase::Synchronizing,
+        () if !reasons.is_empty() => AgentPhase::Degraded,
+        () => AgentPhase::Live,
+    };
+    AgentStatus {
+        applied_revision: config.map(|config| config.revision.clone()).unwrap_or_default(),
+        rejected_revision: facts.in_force.rejected.as_ref().map(|(revision, _)| revision.clone()),
+        phase,
+        message: cut(&reasons.join("; ")),
+        types: to_i32(facts.types.len() - refused.len() - count(&[Phase::Gone])),
+        pending_types: to_i32(pending),
+        objects: to_i64(facts.objects),
+        outbox: to_i64(facts.outbox),
+        behind_since: behind_since.map(Time),
+        delivery: Some(Delivery::Core),
+        too_large: i64::try_from(facts.too_large).unwrap_or(i64::MAX),
+        refused,
+        pod: facts.pod,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        reported_at: None,
+    }
+}
+
+fn cut(text: &str) -> String {
+    text.chars().take(MAX_MESSAGE).collect()
+}
+
+fn to_i32(count: usize) -> i32 {
+    i32::try_from(count).unwrap_or(i32::MAX)
+}
+
+fn to_i64(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use meshsync_crds::agent_config::AgentConfig;
+
+    use super::*;
+
+    fn facts(phases: &[Phase]) -> Facts {
+        let config = AgentConfig { revision: "r7".into(), ..AgentConfig::built_in() };
+        let types = phases.iter().enumerate().map(|(at, phase)| {
+            let report = TypeReport { phase: *phase, last_error: format!("no {at}"), ..TypeReport::default() };
+            (format!("type{at}"), report)
+        });
+        Facts {
+            in_force: InForce { config: Some(Arc::new(config)), ..InForce::default() },
+            types: types.collect(),
+            objects: 5,
+            broker_up: true,
+            ..Facts::default()
+        }
+    }
+
+    #[test]
+    fn the_phase_tells_the_worst_that_holds() {
+        let phase = |facts| compose(facts).phase;
+        assert_eq!(phase(Facts::default()), AgentPhase::Discovering);
+        assert_eq!(phase(facts(&[Phase::Live, Phase::Pending])), AgentPhase::Synchronizing);
+        assert_eq!(phase(facts(&[Phase::Live, Phase::Live])), AgentPhase::Live);
+        assert_eq!(phase(facts(&[Phase::Live, Phase::Refused])), AgentPhase::Degraded);
+        assert_eq!(phase(Facts { broker_up: false, ..facts(&[Phase::Live]) }), AgentPhase::Degraded);
+    }
+
+    #[test]
+    fn a_refused_type_is_named_with_the_servers_words_and_not_counted_as_watched() {
+        let status = compose(facts(&[Phase::Live, Phase::Refused, Phase::Gone]));
+        assert_eq!((status.types, status.refused.len()), (1, 1));
+        assert_eq!((status.refused[0].type_.as_str(), status.refused[0].message.as_str()), ("type1", "no 1"));
+        assert_eq!(status.applied_revision, "r7");
+    }
+
+    #[test]
+    fn a_rejected_configuration_is_reported_beside_the_one_in_force() {
+        let mut facts = facts(&[Phase::Live]);
+        facts.in_force.rejected = Some(("r8".into(), "bad".into()));
+        let status = compose(facts);
+        assert_eq!((status.applied_revision.as_str(), status.rejected_revision.as_deref()), ("r7", Some("r8")));
+        assert!(status.message.contains("bad"), "{}", status.message);
+    }
+}

@@ -1,0 +1,125 @@
+//! What the agent says of itself in `status.agent` of its MeshSync.
+//!
+//! Written at once when what is in force, the phase or the refused types change; counters alone at most every
+//! [`COUNTERS_EVERY`], so that a busy cluster does not make the agent a busy writer.
+
+mod compose;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::api::{Api, Patch, PatchParams};
+use kube::{Client, ResourceExt as _};
+use meshsync_crds::agent_config::ReportTarget;
+use meshsync_crds::names::{AGENT_FIELD_MANAGER, GROUP, VERSION};
+use meshsync_crds::{AgentStatus, MeshSync};
+use tokio::sync::watch;
+
+use crate::discover::InForce;
+use crate::publish::broker::Connection;
+use crate::publish::publisher::PublishStats;
+use crate::publish::queue::Queue;
+use crate::snapshot::Store;
+use crate::watch::Board;
+
+pub use compose::{Facts, compose};
+
+/// How often the facts are looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// Shortest time between two writes that only counters caused.
+const COUNTERS_EVERY: Duration = Duration::from_secs(30);
+/// Wait after a write that failed.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
+
+/// Where the facts come from.
+#[derive(Clone)]
+pub struct Reporter {
+    /// For writing; without retries of its own.
+    pub client: Client,
+    /// What is in force.
+    pub in_force: watch::Receiver<InForce>,
+    /// What the loops do.
+    pub board: Arc<Board>,
+    /// What is held.
+    pub store: Arc<Store>,
+    /// What waits.
+    pub queue: Arc<Queue>,
+    /// Whether there is a broker.
+    pub connection: watch::Receiver<Connection>,
+    /// What was published.
+    pub stats: Arc<PublishStats>,
+    /// Name of the pod.
+    pub pod: String,
+}
+
+impl Reporter {
+    /// Reports for ever.
+    pub async fn run(self) {
+        let mut written: Option<(AgentStatus, Instant)> = None;
+        let mut not_before = Instant::now();
+        loop {
+            tokio::time::sleep(LOOK_EVERY).await;
+            let target = self.in_force.borrow().config.as_ref().and_then(|config| config.report_to.clone());
+            let Some(target) = target else { continue };
+            let status = compose(self.facts());
+            if Instant::now() < not_before || !is_due(&status, written.as_ref()) {
+                continue;
+            }
+            match self.write(&target, status.clone()).await {
+                Ok(()) => written = Some((status, Instant::now())),
+                Err(error) => {
+                    tracing::warn!(%error, "cannot write status.agent of MeshSync {}/{}", target.namespace, target.name);
+                    not_before = Instant::now() + RETRY_AFTER;
+                }
+            }
+        }
+    }
+
+    fn facts(&self) -> Facts {
+        Facts {
+            in_force: self.in_force.borrow().clone(),
+            types: self.board.snapshot(),
+            objects: self.store.stats().objects,
+            outbox: self.queue.len(),
+            behind_since: self.queue.oldest_since().and_then(|since| ago(since.elapsed())),
+            broker_up: self.connection.borrow().up,
+            too_large: self.stats.too_large.load(std::sync::atomic::Ordering::Relaxed),
+            pod: self.pod.clone(),
+        }
+    }
+
+    async fn write(&self, target: &ReportTarget, mut status: AgentStatus) -> Result<(), kube::Error> {
+        status.reported_at = Some(Time(Timestamp::now()));
+        let patch = serde_json::json!({
+            "apiVersion": format!("{GROUP}/{VERSION}"),
+            "kind": "MeshSync",
+            // With the uid, a report for a MeshSync that was deleted never lands in its successor.
+            "metadata": {"name": target.name, "namespace": target.namespace, "uid": target.uid},
+            "status": {"agent": status},
+        });
+        let api: Api<MeshSync> = Api::namespaced(self.client.clone(), &target.namespace);
+        let params = PatchParams::apply(AGENT_FIELD_MANAGER).force();
+        let applied = api.patch_status(&target.name, &params, &Patch::Apply(&patch)).await?;
+        tracing::debug!(version = applied.resource_version(), "status.agent written");
+        Ok(())
+    }
+}
+
+fn ago(elapsed: Duration) -> Option<Timestamp> {
+    Timestamp::now().checked_sub(jiff::SignedDuration::try_from(elapsed).ok()?).ok()
+}
+
+/// Whether `status` is to be written now.
+fn is_due(status: &AgentStatus, written: Option<&(AgentStatus, Instant)>) -> bool {
+    let Some((before, at)) = written else { return true };
+    if without_counters(status) != without_counters(before) {
+        return true;
+    }
+    status != before && at.elapsed() >= COUNTERS_EVERY
+}
+
+fn without_counters(status: &AgentStatus) -> AgentStatus {
+    AgentStatus { objects: 0, outbox: 0, behind_since: None, pending_types: 0, too_large: 0, ..status.clone() }
+}

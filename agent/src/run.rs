@@ -1,0 +1,334 @@
+//! The agent as a whole: makes the rooms, connects them, and takes them down in order.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use k8s_openapi::api::core::v1::Namespace;
+use kube::{Api, Client};
+use meshsync_crds::names::CLUSTER_ID_NAMESPACE;
+use meshsync_runtime::probes::{self, bind, serve};
+use meshsync_runtime::readiness::{Gate, Readiness};
+use meshsync_runtime::shutdown::Shutdown;
+use meshsync_runtime::tasks::Supervisor;
+use prometheus_client::registry::Registry;
+use tokio::sync::{Notify, watch};
+
+use crate::admin::{self, Admin};
+use crate::cli::BUILD;
+use crate::config::{self, Candidate, ConfigSource};
+use crate::discover::{InForce, Planner, PlannerDeps};
+use crate::dump;
+use crate::metrics::AgentCollector;
+use crate::publish::broker::{self, Broker, BrokerConfig};
+use crate::publish::presence::{self, PRESENCE_SUBJECT};
+use crate::publish::publisher::{Encoding, PublishStats, Publisher};
+use crate::publish::queue::Queue;
+use crate::report::Reporter;
+use crate::requests::Requests;
+use crate::snapshot::Store;
+use crate::watch::{Board, Fleet, FleetDeps};
+
+/// Time for draining the outbox when asked to stop; a pod gets 30 s by default.
+const DRAIN_WITHIN: Duration = Duration::from_secs(15);
+/// Time for the tasks to end after that.
+const GRACE: Duration = Duration::from_secs(20);
+
+/// Where objects go.
+#[derive(Clone, Debug)]
+pub enum Output {
+    /// To the broker.
+    Broker(BrokerConfig),
+    /// To a file, when the agent stops.
+    File(PathBuf),
+}
+
+/// What an agent is to do.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Where the configuration comes from.
+    pub source: ConfigSource,
+    /// Where objects go.
+    pub output: Output,
+    /// Probes and metrics.
+    pub probe_address: SocketAddr,
+    /// Snapshot and debug pages.
+    pub debug_address: SocketAddr,
+    /// Stop after this time.
+    pub stop_after: Option<Duration>,
+    /// Name of the pod.
+    pub pod: String,
+}
+
+/// What the rooms share.
+#[derive(Clone)]
+struct House {
+    client: Client,
+    store: Arc<Store>,
+    queue: Arc<Queue>,
+    board: Arc<Board>,
+    stats: Arc<PublishStats>,
+    in_force: watch::Receiver<InForce>,
+    encoding: watch::Sender<Option<Encoding>>,
+    shutdown: Shutdown,
+}
+
+/// Runs an agent until `shutdown`.
+///
+/// # Errors
+/// A listener or broker configuration that cannot work, or a task that ended unasked.
+pub async fn run(settings: Settings, client: Client, shutdown: Shutdown) -> anyhow::Result<()> {
+    let readiness = Readiness::default();
+    let probe_listener = bind(settings.probe_address, "probes and metrics").await?;
+    let debug_listener = bind(settings.debug_address, "snapshot and debug pages").await?;
+    let broker = match &settings.output {
+        Output::Broker(config) => Some(broker::connect(config).await?),
+        Output::File(_) => None,
+    };
+    let (in_force, in_force_rx) = watch::channel(InForce::default());
+    let house = House {
+        client: client.clone(),
+        store: Store::new(),
+        queue: Arc::default(),
+        board: Arc::default(),
+        stats: Arc::default(),
+        in_force: in_force_rx,
+        encoding: watch::channel(None).0,
+        shutdown: shutdown.clone(),
+    };
+
+    let mut tasks = Supervisor::new(shutdown.clone());
+    let registry = Arc::new(registry(&house, broker.as_ref()));
+    let probe_router = probes::router(readiness.clone(), registry);
+    tasks.spawn("probes", serve(probe_listener, probe_router, "probes and metrics", shutdown.clone()));
+    let admin = admin::router(Admin { store: house.store.clone(), board: house.board.clone() });
+    tasks.spawn("debug", serve(debug_listener, admin, "snapshot and debug pages", shutdown.clone()));
+
+    let (candidates, candidates_rx) = watch::channel(Candidate::Awaited);
+    let follow = config::follow(settings.source.clone(), client.clone(), candidates);
+    tasks.spawn("configuration", house.until_shutdown(follow));
+    tasks.spawn("planner", plan(planner(&house, &readiness, in_force, candidates_rx), shutdown.clone()));
+    tasks.spawn("identity", identity(house.clone(), broker.clone(), readiness.gate("cluster-id", "not known yet")));
+    if let Some(broker) = broker {
+        start_publishing(&mut tasks, &house, broker, &readiness, settings.pod.clone());
+    }
+    if let Some(after) = settings.stop_after {
+        let shutdown = shutdown.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(after).await;
+            tracing::info!(?after, "the time is over");
+            shutdown.begin();
+        });
+    }
+    let ended = tasks.run(GRACE).await;
+    if let Output::File(path) = &settings.output {
+        let objects = dump::write_yaml_file(&house.store, path)
+            .with_context(|| format!("cannot write the snapshot to {}", path.display()))?;
+        tracing::info!(objects, file = %path.display(), "snapshot written");
+    }
+    ended.context("the agent stops")
+}
+
+impl House {
+    /// `work` as a task that ends in good order at shutdown and never before.
+    fn until_shutdown<W: Future<Output = ()>>(&self, work: W) -> impl Future<Output = Result<(), String>> + use<W> {
+        let shutdown = self.shutdown.clone();
+        async move {
+            tokio::select! {
+                () = work => Err("ended unasked".to_owned()),
+                () = shutdown.requested() => Ok(()),
+            }
+        }
+    }
+}
+
+fn registry(house: &House, broker: Option<&Broker>) -> Registry {
+    let mut registry = Registry::default();
+    meshsync_runtime::metrics::register(&mut registry, &BUILD);
+    registry.register_collector(Box::new(AgentCollector {
+        board: house.board.clone(),
+        store: house.store.clone(),
+        queue: house.queue.clone(),
+        stats: house.stats.clone(),
+        connection: broker.map(|broker| broker.connection.clone()),
+    }));
+    registry
+}
+
+fn planner(
+    house: &House,
+    readiness: &Readiness,
+    in_force: watch::Sender<InForce>,
+    candidates: watch::Receiver<Candidate>,
+) -> Planner {
+    let retry = watch::Sender::new(0);
+    let rediscover = Arc::new(Notify::new());
+    let fleet = Fleet::new(FleetDeps {
+        client: house.client.clone(),
+        store: house.store.clone(),
+        queue: house.queue.clone(),
+        board: house.board.clone(),
+        readiness: readiness.clone(),
+        retry: retry.subscribe(),
+        rediscover: rediscover.clone(),
+    });
+    Planner::new(PlannerDeps {
+        client: house.client.clone(),
+        fleet,
+        candidates,
+        in_force,
+        retry,
+        rediscover,
+        discovery_gate: readiness.gate("discovery", "the API server has not been asked yet"),
+        config_gate: readiness.gate("configuration", "none has been read yet"),
+    })
+}
+
+async fn plan(mut planner: Planner, shutdown: Shutdown) -> Result<(), String> {
+    let ended = tokio::select! {
+        () = planner.run() => Err("ended unasked".to_owned()),
+        () = shutdown.requested() => Ok(()),
+    };
+    planner.stop().await;
+    ended
+}
+
+/// Finds out the cluster's id, tells what exists, and only then lets objects out.
+async fn identity(house: House, broker: Option<Broker>, gate: Gate) -> Result<(), String> {
+    let shutdown = house.shutdown.clone();
+    let work = async move {
+        let mut in_force = house.in_force.clone();
+        let mut told: Option<InForce> = None;
+        loop {
+            let now = in_force.wait_for(|now| now.config.is_some()).await.map(|now| now.clone());
+            let Ok(now) = now else { return };
+            let Some(config) = now.config.clone() else { continue };
+            let cluster_id = match &config.cluster_id {
+                Some(id) => id.clone(),
+                None => ask_cluster_id(&house.client, &gate).await,
+            };
+            gate.open();
+            let present = |now: &InForce| (now.served.clone(), now.watched.clone(), now.failed.clone());
+            if told.as_ref().map(present) != Some(present(&now))
+                && let Some(broker) = &broker
+            {
+                tell_presence(&house.client, broker, &cluster_id, &now).await;
+            }
+            told = Some(now);
+            let encoding = Encoding { cluster_id, format: config.publish.format };
+            let before = house.encoding.send_replace(Some(encoding.clone()));
+            if before.is_some_and(|before| before != encoding) {
+                tracing::info!("the format or the cluster's id changed: publishing everything again");
+                house.queue.resync(&house.store);
+            }
+            if in_force.changed().await.is_err() {
+                return;
+            }
+        }
+    };
+    tokio::select! {
+        () = work => Err("ended unasked".to_owned()),
+        () = shutdown.requested() => Ok(()),
+    }
+}
+
+/// Asks until it is answered: without the id, every row is invisible to Meshery Server.
+async fn ask_cluster_id(client: &Client, gate: &Gate) -> String {
+    let namespaces: Api<Namespace> = Api::all(client.clone());
+    loop {
+        let problem = match namespaces.get(CLUSTER_ID_NAMESPACE).await {
+            Ok(namespace) => match namespace.metadata.uid {
+                Some(uid) => return uid,
+                None => "it has no uid".to_owned(),
+            },
+            Err(error) => error.to_string(),
+        };
+        tracing::warn!(problem, "cannot read the namespace {CLUSTER_ID_NAMESPACE}, whose uid is the cluster's id");
+        gate.close(format!("cannot read the namespace {CLUSTER_ID_NAMESPACE}: {problem}"));
+        tokio::time::sleep(Duration::from_secs(5)).await;
+    }
+}
+
+async fn tell_presence(client: &Client, broker: &Broker, cluster_id: &str, now: &InForce) {
+    let failed = now.failed.iter().map(|group| format!("{}/{}", group.group, group.version)).collect();
+    let presence = presence::observe(client, cluster_id, &now.served, &now.watched, failed).await;
+    // Waits for the broker as objects do, which come after it.
+    if broker.connection.clone().wait_for(|connection| connection.up).await.is_err() {
+        return;
+    }
+    match serde_json::to_vec(&presence) {
+        Ok(message) => {
+            if let Err(error) = broker.client.publish(PRESENCE_SUBJECT, message.into()).await {
+                tracing::warn!(%error, "cannot publish presence");
+            }
+        }
+        Err(error) => tracing::error!(%error, "cannot write presence"),
+    }
+}
+
+fn start_publishing(tasks: &mut Supervisor, house: &House, broker: Broker, readiness: &Readiness, pod: String) {
+    let publisher = Publisher::new(
+        house.store.clone(),
+        house.queue.clone(),
+        broker.clone(),
+        house.encoding.subscribe(),
+        house.stats.clone(),
+    );
+    tasks.spawn("publisher", drain(publisher, house.queue.clone(), house.shutdown.clone()));
+    let requests = Requests {
+        broker: broker.clone(),
+        store: house.store.clone(),
+        queue: house.queue.clone(),
+        encoding: house.encoding.subscribe(),
+        version: BUILD.version,
+    };
+    tasks.spawn("requests", house.until_shutdown(requests.run()));
+    let gate = readiness.gate("broker", format!("no connection to {}", broker.url));
+    tasks.spawn("broker", house.until_shutdown(follow_connection(broker.clone(), gate)));
+    let reporter = Reporter {
+        client: house.client.clone(),
+        in_force: house.in_force.clone(),
+        board: house.board.clone(),
+        store: house.store.clone(),
+        queue: house.queue.clone(),
+        connection: broker.connection,
+        stats: house.stats.clone(),
+        pod,
+    };
+    tasks.spawn("report", house.until_shutdown(reporter.run()));
+}
+
+async fn follow_connection(broker: Broker, gate: Gate) {
+    let mut connection = broker.connection;
+    loop {
+        if connection.borrow_and_update().up {
+            gate.open();
+        } else {
+            gate.close(format!("no connection to {}", broker.url));
+        }
+        if connection.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Publishes; once asked to stop, goes on until everything is out or the time is over.
+async fn drain(publisher: Publisher, queue: Arc<Queue>, shutdown: Shutdown) -> Result<(), String> {
+    let stopped = async {
+        shutdown.requested().await;
+        let deadline = Instant::now() + DRAIN_WITHIN;
+        while !queue.is_empty() && Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let left = queue.len();
+        if left > 0 {
+            tracing::warn!(left, "stopping although not everything could be published");
+        }
+    };
+    tokio::select! {
+        () = publisher.run() => Err("ended unasked".to_owned()),
+        () = stopped => Ok(()),
+    }
+}

@@ -1,0 +1,167 @@
+//! All loops together: starts, leaves alone and stops them as the plan changes.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use kube::Client;
+use meshsync_runtime::readiness::Readiness;
+use tokio::sync::{Notify, Semaphore, watch};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::board::{Board, Phase};
+use super::type_loop::{Shared, Sink, WatchSpec, run};
+use crate::publish::queue::Queue;
+use crate::snapshot::{Store, TypeId};
+
+/// First lists at the same time: more make a start no faster and peak memory higher.
+const FIRST_LISTS: usize = 4;
+
+/// What the loops need from outside.
+pub struct FleetDeps {
+    /// Client without retries of its own.
+    pub client: Client,
+    /// Where objects are kept.
+    pub store: Arc<Store>,
+    /// Where changes wait for the broker.
+    pub queue: Arc<Queue>,
+    /// Where the loops report.
+    pub board: Arc<Board>,
+    /// Gates of the types whose first list is not complete.
+    pub readiness: Readiness,
+    /// Changes when rights may have.
+    pub retry: watch::Receiver<u64>,
+    /// Told when the server does not know a type any more.
+    pub rediscover: Arc<Notify>,
+}
+
+/// The loops that run.
+pub struct Fleet {
+    deps: FleetDeps,
+    shared: Arc<Shared>,
+    running: BTreeMap<String, Running>,
+}
+
+struct Running {
+    spec: WatchSpec,
+    type_id: TypeId,
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+/// What [`Fleet::apply`] did, by type name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// Loops that are new.
+    pub started: Vec<String>,
+    /// Loops that run differently from now on; their objects stay.
+    pub restarted: Vec<String>,
+    /// Loops that ended; their objects left.
+    pub stopped: Vec<String>,
+    /// Objects that left with them.
+    pub removed: usize,
+}
+
+impl Fleet {
+    /// A fleet without loops.
+    #[must_use]
+    pub fn new(deps: FleetDeps) -> Self {
+        let shared = Arc::new(Shared {
+            client: deps.client.clone(),
+            first_lists: Semaphore::new(FIRST_LISTS),
+            retry: deps.retry.clone(),
+            rediscover: Arc::clone(&deps.rediscover),
+        });
+        Self { deps, shared, running: BTreeMap::new() }
+    }
+
+    /// Makes the loops be those of `plan`. Loops whose spec did not change are not touched.
+    pub async fn apply(&mut self, plan: Vec<WatchSpec>) -> Applied {
+        let wanted: BTreeMap<String, WatchSpec> =
+            plan.into_iter().map(|spec| (spec.selected.served.name(), spec)).collect();
+        let mut applied = Applied::default();
+        let leaving: Vec<String> = self.running.keys().filter(|name| !wanted.contains_key(*name)).cloned().collect();
+        for name in leaving {
+            applied.removed += self.drop_type(&name).await;
+            applied.stopped.push(name);
+        }
+        for spec in in_list_order(wanted.into_values().collect()) {
+            let name = spec.selected.served.name();
+            match self.running.get(&name) {
+                Some(running) if running.spec == spec => {}
+                Some(running) => {
+                    // Another version is another type to consumers: its key holds the apiVersion.
+                    if running.spec.selected.served.version != spec.selected.served.version {
+                        applied.removed += self.drop_type(&name).await;
+                    } else if let Some(running) = self.running.remove(&name) {
+                        running.end().await;
+                    }
+                    self.start(spec);
+                    applied.restarted.push(name);
+                }
+                None => {
+                    self.start(spec);
+                    applied.started.push(name);
+                }
+            }
+        }
+        applied
+    }
+
+    /// Ends every loop; the snapshot stays.
+    pub async fn stop(&mut self) {
+        for (_, running) in std::mem::take(&mut self.running) {
+            running.end().await;
+        }
+    }
+
+    fn start(&mut self, spec: WatchSpec) {
+        let served = &spec.selected.served;
+        let name = served.name();
+        let (type_id, table) = self.deps.store.open(served);
+        self.deps.board.set_phase(&name, Phase::Pending);
+        let sink = Sink::new(&spec, (type_id, table), Arc::clone(&self.deps.queue), Arc::clone(&self.deps.board));
+        let gate = self.deps.readiness.gate(format!("type/{name}"), "the first list is not complete");
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(run(spec.clone(), sink, Arc::clone(&self.shared), gate, stop.clone()));
+        self.running.insert(name, Running { spec, type_id, stop, task });
+    }
+
+    /// Ends a loop and tells consumers that its objects are gone; gives their number.
+    async fn drop_type(&mut self, name: &str) -> usize {
+        let Some(running) = self.running.remove(name) else { return 0 };
+        let type_id = running.type_id;
+        running.end().await;
+        self.deps.board.remove(name);
+        let removed = self.deps.store.drop_type(type_id);
+        let count = removed.len();
+        self.deps.queue.delete(type_id, removed);
+        count
+    }
+}
+
+impl Running {
+    async fn end(self) {
+        self.stop.cancel();
+        if let Err(error) = self.task.await {
+            tracing::error!(r#type = self.spec.selected.served.name(), %error, "the loop of a type died");
+        }
+    }
+}
+
+/// Cluster-scoped and small types first, what there are most of last: a consumer sees what exists before it sees all
+/// of it. Nodes and namespaces are what everything else refers to.
+fn in_list_order(mut specs: Vec<WatchSpec>) -> Vec<WatchSpec> {
+    specs.sort_by_key(|spec| {
+        let served = &spec.selected.served;
+        match (served.group.as_str(), served.plural.as_str()) {
+            ("", "namespaces" | "nodes") => 0,
+            _ if !served.namespaced => 1,
+            ("", "pods") | ("events.k8s.io", _) => 5,
+            ("apps", "replicasets") | ("", "secrets" | "configmaps" | "events") => 4,
+            ("discovery.k8s.io", _) => 3,
+            _ => 2,
+        }
+    });
+    specs
+}

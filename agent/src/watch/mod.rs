@@ -1,0 +1,17 @@
+//! Keeps one table of the snapshot equal to one type of the cluster, for each type of the plan.
+//!
+//! Every type has a loop of its own, so that a slow, refused or broken one never holds up another:
+//! paged list → watch from its version → list again when the server no longer knows that version.
+
+mod board;
+mod fleet;
+mod list;
+pub(crate) mod pace;
+pub(crate) mod request;
+mod stream;
+mod type_loop;
+
+pub use board::{Board, Phase, TypeReport};
+pub use fleet::{Applied, Fleet, FleetDeps};
+pub use request::{RequestError, Source};
+pub use type_loop::{WatchSpec, list_once};

@@ -1,0 +1,93 @@
+//! How long to wait before trying again.
+
+use std::time::{Duration, Instant};
+
+/// First delay after a failure.
+const FIRST: Duration = Duration::from_secs(1);
+/// Longest delay.
+const LONGEST: Duration = Duration::from_secs(60);
+/// How long things must have gone well before the delay starts small again. A watch that lists fine and dies at once
+/// must not be retried every second for ever.
+const HEALTHY_AFTER: Duration = Duration::from_secs(30);
+
+/// Growing delays for one type.
+#[derive(Debug)]
+pub(crate) struct Pace {
+    next: Duration,
+    healthy_since: Option<Instant>,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self { next: FIRST, healthy_since: None }
+    }
+}
+
+impl Pace {
+    /// A list was completed and the watch goes on from it.
+    pub(crate) fn healthy(&mut self, now: Instant) {
+        self.healthy_since.get_or_insert(now);
+    }
+
+    /// Something failed: how long to wait, at least what the server asked for. `jitter` is from 0 to 1.
+    pub(crate) fn failed(&mut self, now: Instant, server_asks: Option<Duration>, jitter: f64) -> Duration {
+        let was_healthy = self.healthy_since.take().is_some_and(|since| now.duration_since(since) >= HEALTHY_AFTER);
+        if was_healthy {
+            self.next = FIRST;
+        }
+        let delay = self.next;
+        self.next = (self.next * 2).min(LONGEST);
+        // Up to half as long again: clients that failed together must not come back together.
+        delay.mul_f64(1.0 + jitter.clamp(0.0, 1.0) / 2.0).max(server_asks.unwrap_or_default())
+    }
+
+    /// Forget the past: something changed that may well have been the cause.
+    pub(crate) fn reset(&mut self) {
+        *self = Self::default();
+    }
+}
+
+/// A number from 0 to 1, different enough from call to call and process to process to spread clients.
+pub(crate) fn jitter() -> f64 {
+    use std::hash::{BuildHasher, RandomState};
+    let bits = RandomState::new().hash_one(Instant::now());
+    // 53 bits fill the mantissa of a double.
+    (bits >> 11) as f64 / (1_u64 << 53) as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn delays(pace: &mut Pace, at: Instant, count: usize) -> Vec<u64> {
+        (0..count).map(|_| pace.failed(at, None, 0.0).as_secs()).collect()
+    }
+
+    #[test]
+    fn delays_grow_to_a_minute_and_start_small_only_after_a_healthy_while() {
+        let mut pace = Pace::default();
+        let start = Instant::now();
+        assert_eq!(delays(&mut pace, start, 8), [1, 2, 4, 8, 16, 32, 60, 60]);
+        pace.healthy(start);
+        assert_eq!(delays(&mut pace, start + Duration::from_secs(29), 1), [60]);
+        pace.healthy(start);
+        assert_eq!(delays(&mut pace, start + Duration::from_secs(30), 2), [1, 2]);
+        pace.reset();
+        assert_eq!(delays(&mut pace, start, 1), [1]);
+    }
+
+    #[test]
+    fn the_server_may_ask_for_more_but_not_for_less() {
+        let mut pace = Pace::default();
+        let now = Instant::now();
+        assert_eq!(pace.failed(now, Some(Duration::from_secs(9)), 0.0), Duration::from_secs(9));
+        assert_eq!(pace.failed(now, Some(Duration::from_secs(1)), 1.0), Duration::from_secs(3));
+    }
+
+    #[test]
+    fn jitter_is_a_fraction() {
+        for _ in 0..1000 {
+            assert!((0.0..1.0).contains(&jitter()));
+        }
+    }
+}

@@ -1,0 +1,234 @@
+//! The loop of one type.
+
+use std::fmt::Display;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use kube::Client;
+use meshsync_crds::agent_config::SecretPolicy;
+use meshsync_crds::informer_config::NamespaceSelection;
+use meshsync_crds::selection::SelectedType;
+use meshsync_runtime::readiness::Gate;
+use tokio::sync::{Notify, Semaphore, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::board::{Board, Phase};
+use super::list::list;
+use super::pace::{Pace, jitter};
+use super::request::{RequestError, Source};
+use super::stream::watch as watch_once;
+use crate::object::{ObjectError, Prepared, ResourceVersion, TypeContext, prepare};
+use crate::publish::queue::Queue;
+use crate::snapshot::{Store, Table, TypeId};
+
+/// Shortest time between two openings of one watch: a server that ends each at once must not be asked thousands of
+/// times a second.
+const MIN_GAP: Duration = Duration::from_secs(1);
+
+/// What is watched, and how: a loop runs unchanged for as long as this does not change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WatchSpec {
+    /// The type.
+    pub selected: SelectedType,
+    /// What happens to values of Secrets.
+    pub secrets: SecretPolicy,
+    /// Which namespaces are wanted. Sorted out here, not by the server: one watch then serves any number of namespaces.
+    pub namespaces: NamespaceSelection,
+}
+
+/// Where the objects of one type go.
+pub(super) struct Sink {
+    pub(super) name: String,
+    pub(super) type_id: TypeId,
+    pub(super) table: Arc<Table>,
+    pub(super) queue: Arc<Queue>,
+    pub(super) board: Arc<Board>,
+    context: TypeContext,
+    namespaces: NamespaceSelection,
+}
+
+impl Sink {
+    pub(super) fn new(
+        spec: &WatchSpec,
+        (type_id, table): (TypeId, Arc<Table>),
+        queue: Arc<Queue>,
+        board: Arc<Board>,
+    ) -> Self {
+        let served = &spec.selected.served;
+        let mut context = TypeContext::new(served, spec.secrets);
+        context.metadata_only = spec.selected.metadata_only;
+        Self { name: served.name(), type_id, table, queue, board, context, namespaces: spec.namespaces.clone() }
+    }
+
+    /// Takes in a state of an object; gives its version.
+    pub(super) fn upsert(&self, raw: &[u8]) -> Option<ResourceVersion> {
+        self.prepared(raw, |prepared| {
+            let outcome = self.table.upsert(prepared);
+            self.queue.record(self.type_id, prepared, outcome);
+        })
+    }
+
+    /// Takes out an object; `raw` is its last state. Gives the version of the delete.
+    pub(super) fn delete(&self, raw: &[u8]) -> Option<ResourceVersion> {
+        self.prepared(raw, |prepared| self.queue.delete(self.type_id, self.table.delete(prepared)))
+    }
+
+    fn prepared(&self, raw: &[u8], take: impl FnOnce(&Prepared)) -> Option<ResourceVersion> {
+        self.board.update(&self.name, |report| report.events += 1);
+        match prepare(raw, &self.context) {
+            Ok(prepared) => {
+                if prepared.name.namespace().is_none_or(|namespace| self.namespaces.allows(namespace)) {
+                    take(&prepared);
+                }
+                Some(prepared.resource_version)
+            }
+            Err(error) => {
+                self.unreadable(&error);
+                None
+            }
+        }
+    }
+
+    /// One bad object never stops another: it is counted, named as far as possible, and passed over.
+    pub(super) fn unreadable(&self, error: &dyn Display) {
+        self.board.update(&self.name, |report| {
+            report.unreadable += 1;
+            report.last_error = error.to_string();
+        });
+        tracing::warn!(r#type = self.name, %error, "passed over something unreadable");
+    }
+}
+
+impl From<ObjectError> for RequestError {
+    fn from(error: ObjectError) -> Self {
+        Self::transient(&error)
+    }
+}
+
+/// Lists one type into `store`, once.
+///
+/// # Errors
+/// Why the list could not be completed; what was read until then is in the store.
+pub async fn list_once(
+    client: &Client,
+    spec: &WatchSpec,
+    store: &Store,
+    queue: &Arc<Queue>,
+    board: &Arc<Board>,
+) -> Result<(), RequestError> {
+    let sink = Sink::new(spec, store.open(&spec.selected.served), Arc::clone(queue), Arc::clone(board));
+    list(client, &Source::of(spec), &sink).await.map(drop)
+}
+
+/// What all loops share.
+pub(super) struct Shared {
+    pub(super) client: Client,
+    /// First lists that may run at the same time.
+    pub(super) first_lists: Semaphore,
+    /// Changes when rights may have: refused types are tried again at once.
+    pub(super) retry: watch::Receiver<u64>,
+    /// Told when the server does not know a type any more.
+    pub(super) rediscover: Arc<Notify>,
+}
+
+/// Runs until `stop`. `gate` opens when the first list is complete.
+pub(super) async fn run(spec: WatchSpec, sink: Sink, shared: Arc<Shared>, gate: Gate, stop: CancellationToken) {
+    let mut this = TypeLoop {
+        source: Source::of(&spec),
+        retry: shared.retry.clone(),
+        sink,
+        shared,
+        gate: Some(gate),
+        pace: Pace::default(),
+        version: None,
+    };
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = this.forever() => {}
+    }
+}
+
+struct TypeLoop {
+    source: Source,
+    sink: Sink,
+    shared: Arc<Shared>,
+    /// Dropped once open or refused: from then on the type does not hold up readiness.
+    gate: Option<Gate>,
+    retry: watch::Receiver<u64>,
+    pace: Pace,
+    /// Where the watch goes on; none if a list is needed.
+    version: Option<ResourceVersion>,
+}
+
+impl TypeLoop {
+    async fn forever(&mut self) {
+        loop {
+            let opened = Instant::now();
+            match self.once().await {
+                Ok(()) => {
+                    let gap = MIN_GAP.saturating_sub(opened.elapsed());
+                    tokio::time::sleep(gap).await;
+                }
+                Err(error) => self.recover(error).await,
+            }
+        }
+    }
+
+    /// A list if one is needed, then one watch to its end.
+    async fn once(&mut self) -> Result<(), RequestError> {
+        let mut version = match self.version.clone() {
+            Some(version) => version,
+            None => self.list().await?,
+        };
+        self.sink.board.set_phase(&self.sink.name, Phase::Live);
+        self.pace.healthy(Instant::now());
+        let end = watch_once(&self.shared.client, &self.source, &self.sink, &mut version).await;
+        self.version = Some(version);
+        end
+    }
+
+    async fn list(&mut self) -> Result<ResourceVersion, RequestError> {
+        // Only the memory and load of lists is worth holding back; watches all run at once.
+        let permit = self.shared.first_lists.acquire().await;
+        let version = list(&self.shared.client, &self.source, &self.sink).await;
+        drop(permit);
+        let version = version?;
+        if let Some(gate) = self.gate.take() {
+            gate.open();
+        }
+        self.version = Some(version.clone());
+        Ok(version)
+    }
+
+    async fn recover(&mut self, error: RequestError) {
+        let name = &self.sink.name;
+        let mut phase = if self.version.is_some() { Phase::Behind } else { Phase::Pending };
+        let mut retry_after = None;
+        match &error {
+            RequestError::Expired => {
+                tracing::info!(r#type = name, "the watch is too old to go on; listing again");
+                self.version = None;
+                phase = Phase::Behind;
+            }
+            RequestError::Refused { .. } => {
+                phase = Phase::Refused;
+                // Visible in status, but it must not keep everything else from being ready.
+                self.gate = None;
+            }
+            RequestError::Gone(_) => {
+                phase = Phase::Gone;
+                self.gate = None;
+                self.shared.rediscover.notify_one();
+            }
+            RequestError::Transient { retry_after: asked, .. } => retry_after = *asked,
+        }
+        self.sink.board.failed(name, &error.to_string());
+        self.sink.board.set_phase(name, phase);
+        let delay = self.pace.failed(Instant::now(), retry_after, jitter());
+        tracing::warn!(r#type = name, %error, retry_in = ?delay, "listing or watching failed");
+        tokio::select! {
+            () = tokio::time::sleep(delay) => {}
+            Ok(()) = self.retry.changed() => self.pace.reset(),
+        }
+    }
+}
