@@ -22,6 +22,8 @@
 pub mod assets;
 pub mod cli;
 pub mod cluster;
+pub mod equality;
+pub mod everything;
 pub mod image;
 pub mod lab;
 pub mod nats;
