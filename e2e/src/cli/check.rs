@@ -13,7 +13,7 @@ use crate::packages;
 #[derive(Debug, Args)]
 pub(super) struct CheckArgs {
     /// The level of cluster that is wanted
-    #[arg(long, value_enum, default_value = "control-plane")]
+    #[arg(long, value_enum, default_value = "node")]
     level: Level,
     /// Print one JSON document
     #[arg(long)]

@@ -80,7 +80,7 @@ pub(super) fn up(args: &UpArgs) -> Result<ExitCode> {
     }
     let started = Instant::now();
     let lab = match Lab::open(name) {
-        Ok(lab) => lab,
+        Ok(lab) => answering(lab)?,
         Err(_) => start(name, args.level, provider)?,
     };
     let level = Cluster::level_in(&lab)?;
@@ -102,6 +102,13 @@ pub(super) fn up(args: &UpArgs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// The lab, if the cluster in it still answers.
+fn answering(lab: Lab) -> Result<Lab> {
+    let remedy = format!("`{}` was started but does not answer: `cargo lab down --name {}`", lab.name(), lab.name());
+    lab.enter(async |lab| Cluster::attach(lab)?.await_apiserver().await).context(remedy)?;
+    Ok(lab)
+}
+
 fn start(name: &str, level: Level, provider: Provider) -> Result<Lab> {
     let lab = Lab::create_with(name, Lifetime::UntilTakenDown, provider)?;
     let started = lab.enter(async |lab| {
@@ -113,7 +120,7 @@ fn start(name: &str, level: Level, provider: Provider) -> Result<Lab> {
         Err(error) => {
             let tails = lab.log_tails(15);
             lab.take_down()?;
-            Err(error.context(tails))
+            Err(if tails.is_empty() { error } else { error.context(tails) })
         }
     }
 }

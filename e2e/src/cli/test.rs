@@ -9,7 +9,7 @@ use clap::Args;
 use serde::Deserialize;
 
 use super::print;
-use super::test_run::{Tally, run as run_tests};
+use super::test_run::{Tally, end_children_on_signals, run as run_tests};
 use crate::assets::{self, Tool};
 use crate::cluster::Level;
 use crate::lab::Lab;
@@ -39,7 +39,18 @@ const LABS_AT_ONCE: &str = "--test-threads=2";
 
 /// Runs all tests. The last line on standard output is `N passed, N failed`; the exit code is 0 only if none failed.
 pub(super) fn run(args: &TestArgs) -> Result<ExitCode> {
+    end_children_on_signals()?;
     let started = Instant::now();
+    let total = run_all(args).unwrap_or_else(|error| {
+        say(format!("{error:#}"));
+        Tally::ONE_FAILURE
+    });
+    say(format!("all phases: {:.0} s", started.elapsed().as_secs_f64()));
+    print(total.to_string())?;
+    Ok(if total.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn run_all(args: &TestArgs) -> Result<Tally> {
     if !args.unit {
         packages::ensure_installed(HIGHEST, packages::agreed(args.yes))?;
         let tools: Vec<_> = HIGHEST.tools().iter().copied().chain([Tool::NatsServer]).collect();
@@ -62,9 +73,7 @@ pub(super) fn run(args: &TestArgs) -> Result<ExitCode> {
         Lab::sweep()?;
     }
     total += doc_tests(limit, args);
-    say(format!("all phases: {:.0} s", started.elapsed().as_secs_f64()));
-    print(total.to_string())?;
-    Ok(if total.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(total)
 }
 
 /// A test program that cargo built.

@@ -5,13 +5,25 @@ use std::io::{BufRead as _, BufReader, Write};
 use std::ops::AddAssign;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use anyhow::Result;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::progress::say;
+
+/// Process group of the test program that runs; 0 between two of them.
+static GROUP: AtomicI32 = AtomicI32::new(0);
+
+/// Whether this program was asked to end: no further test program starts.
+static ENDING: AtomicBool = AtomicBool::new(false);
+
+/// How long a killed test program may take to vanish.
+const REAP_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Numbers of tests that passed and failed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -21,7 +33,7 @@ pub(super) struct Tally {
 }
 
 impl Tally {
-    const ONE_FAILURE: Self = Self { passed: 0, failed: 1 };
+    pub(super) const ONE_FAILURE: Self = Self { passed: 0, failed: 1 };
 
     pub(super) const fn is_good(self) -> bool {
         self.failed == 0
@@ -48,7 +60,10 @@ pub(super) fn run(command: Command, limit: Duration) -> Tally {
 }
 
 fn run_into(mut command: Command, limit: Duration, sink: impl Write + Send + 'static) -> Tally {
-    // A group of its own, so that what a test program started can be ended with it.
+    if ENDING.load(Ordering::SeqCst) {
+        return Tally::ONE_FAILURE;
+    }
+    // A group of its own, so that what a test program started can be ended with it; see `end_children_on_signals`.
     let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).process_group(0).spawn();
     let mut child = match child {
         Ok(child) => child,
@@ -57,6 +72,8 @@ fn run_into(mut command: Command, limit: Duration, sink: impl Write + Send + 'st
             return Tally::ONE_FAILURE;
         }
     };
+    let group = i32::try_from(child.id()).unwrap_or_default();
+    GROUP.store(group, Ordering::SeqCst);
     let read = read_verdicts(&mut child, sink);
     let (mut tally, in_time) = match read.recv_timeout(limit) {
         Ok(tally) => (tally, true),
@@ -64,15 +81,50 @@ fn run_into(mut command: Command, limit: Duration, sink: impl Write + Send + 'st
     };
     if !in_time {
         say(format!("{} exceeded its {limit:?} and is killed", command.get_program().display()));
-        let _ = i32::try_from(child.id()).map(|id| killpg(Pid::from_raw(id), Signal::SIGKILL));
+        let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
         // What it had reported until then still counts.
         tally = read.recv().unwrap_or_default();
     }
     let ended_well = child.wait().is_ok_and(|status| status.success());
+    GROUP.store(0, Ordering::SeqCst);
     if !ended_well && tally.is_good() {
         tally += Tally::ONE_FAILURE;
     }
     tally
+}
+
+/// From now on an interrupt or a request to end also ends the test program that runs, and removes its labs: being in a
+/// group of its own, it would not notice otherwise.
+///
+/// # Errors
+/// When the handler cannot be installed.
+pub(super) fn end_children_on_signals() -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+    let (mut interrupt, mut terminate) = {
+        let _inside = runtime.enter();
+        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?)
+    };
+    std::thread::spawn(move || {
+        runtime.block_on(async {
+            tokio::select! { _ = interrupt.recv() => (), _ = terminate.recv() => () }
+        });
+        ENDING.store(true, Ordering::SeqCst);
+        let end = Instant::now() + REAP_DEADLINE;
+        // Until it is reaped, its labs count as those of a living owner.
+        loop {
+            let group = GROUP.load(Ordering::SeqCst);
+            // 0 would be this program's own group.
+            if group <= 0 || Instant::now() > end {
+                break;
+            }
+            let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        // The next run would remove the labs as well; nobody waits for that if this fails.
+        let _ = crate::lab::Lab::sweep();
+        std::process::exit(130);
+    });
+    Ok(())
 }
 
 /// Passes the program's output on, and sends the sum of its verdicts when the output ends.
@@ -133,7 +185,7 @@ mod tests {
 
     #[test]
     fn a_program_that_hangs_is_killed_with_its_children() {
-        let started = std::time::Instant::now();
+        let started = Instant::now();
         assert_eq!(shell("tail -f /dev/null & wait", Duration::from_millis(200)), Tally::ONE_FAILURE);
         assert!(started.elapsed() < Duration::from_secs(10));
     }

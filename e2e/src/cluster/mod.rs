@@ -184,6 +184,17 @@ impl Cluster {
         Level::from_str(&level, false).map_err(|reason| anyhow!("{LEVEL_FILE}: {reason}"))
     }
 
+    /// The cluster that `cargo lab up`, or an earlier part of this program, left running in `lab`. Its components are out of
+    /// reach of [`component`](Self::component); they go on when this is dropped.
+    ///
+    /// # Errors
+    /// When no cluster runs there.
+    pub fn attach(lab: &Lab) -> Result<Self> {
+        let (dir, provider) = (lab.dir().to_owned(), lab.provider().clone());
+        let kubeconfig = dir.join("kubeconfig");
+        Ok(Self { level: Self::level_in(lab)?, dir, provider, kubeconfig, components: Vec::new(), node: None })
+    }
+
     /// What of Kubernetes runs.
     #[must_use]
     pub const fn level(&self) -> Level {
@@ -296,11 +307,11 @@ impl Cluster {
     pub async fn load(&self, image: &Image) -> Result<()> {
         let file = image.reference().replace(['/', ':'], "_");
         let archive = image.write_to(&self.dir.join(format!("{file}.tar")))?;
-        match (&self.provider, &self.node) {
-            (Provider::Local, Some(node)) => node.load(&archive).await?,
-            (Provider::Local, None) => bail!("a cluster of level {} runs no pods", self.level),
-            (Provider::Kind(name), _) => external::run(kind::load(name, &archive))?,
-            (Provider::Existing(context), _) => {
+        match &self.provider {
+            Provider::Local if self.level < Level::Node => bail!("a cluster of level {} runs no pods", self.level),
+            Provider::Local => node::load(&self.dir, &archive).await?,
+            Provider::Kind(name) => external::run(kind::load(name, &archive))?,
+            Provider::Existing(context) => {
                 bail!("the lab cannot load images into `{context}`: push {} to its registry", image.reference())
             }
         }

@@ -109,11 +109,13 @@ fn boot_id() -> Result<String> {
     Ok(id.trim().to_owned())
 }
 
-/// Start time of a living process in clock ticks since boot; `None` if there is none with that id.
+/// Start time of a living process in clock ticks since boot; `None` if there is none with that id, or only a zombie whose
+/// parent has not taken note.
 fn start_time(pid: u32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The second field is the program's name in parentheses and may hold spaces; the start time is the 22nd.
-    stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
+    let fields: Vec<_> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+    if fields.first() == Some(&"Z") { None } else { fields.get(19)?.parse().ok() }
 }
 
 #[cfg(test)]

@@ -18,6 +18,9 @@ use crate::wait::await_condition;
 /// Name of the node.
 const NODE_NAME: &str = "lab-node";
 
+/// A user's PATH may lack the directories that hold iptables, mount and the like.
+const SYSTEM_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
 /// Image of the process that holds a pod's namespaces.
 const PAUSE_IMAGE: &str = "lab.local/pause:1";
 
@@ -25,7 +28,6 @@ const PAUSE_IMAGE: &str = "lab.local/pause:1";
 #[derive(Debug)]
 pub(super) struct Node {
     pub(super) daemons: Vec<Daemon>,
-    socket: PathBuf,
     /// Held while the node lives: two nodes would use the same device-plugin directory and the same processors.
     _guard: NodeGuard,
 }
@@ -38,29 +40,23 @@ impl Node {
         let control_group = guard.control_group();
         let files = config::write(&dir, &cluster.kubeconfig, &control_group)?;
 
-        let socket = dir.join("containerd.sock");
+        let socket = socket(&cluster.dir);
         let containerd = Daemon::new(&cluster.dir, "containerd", "containerd".into())
             .arg("--config")
             .arg(&files.containerd)
-            // A user's PATH may lack the directories that hold iptables and the like.
-            .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+            .env("PATH", SYSTEM_PATH);
         containerd.start()?;
         await_containerd(&containerd, &socket).await?;
 
-        let mut node = Self { daemons: vec![containerd], socket, _guard: guard };
+        let mut node = Self { daemons: vec![containerd], _guard: guard };
         let pause = Image::new(PAUSE_IMAGE, binary(Tool::Pause)?);
-        node.load(&pause.write_to(&dir.join("pause.tar"))?).await?;
+        load(&cluster.dir, &pause.write_to(&dir.join("pause.tar"))?).await?;
         for daemon in daemons(cluster, &dir, &files)? {
             daemon.start()?;
             node.daemons.push(daemon);
         }
         node.await_ready(cluster).await?;
         Ok(node)
-    }
-
-    /// Imports an image archive.
-    pub(super) async fn load(&self, archive: &Path) -> Result<()> {
-        ctr(&self.socket, &["images".as_ref(), "import".as_ref(), archive.as_os_str()]).await
     }
 
     async fn await_ready(&self, cluster: &Cluster) -> Result<()> {
@@ -79,6 +75,15 @@ impl Node {
     }
 }
 
+/// Imports an image archive into the node of the lab in `dir`.
+pub(super) async fn load(dir: &Path, archive: &Path) -> Result<()> {
+    ctr(&socket(dir), &["images".as_ref(), "import".as_ref(), archive.as_os_str()]).await
+}
+
+fn socket(dir: &Path) -> PathBuf {
+    dir.join("node").join("containerd.sock")
+}
+
 fn daemons(cluster: &Cluster, dir: &Path, files: &config::Files) -> Result<[Daemon; 3]> {
     let coredns = Daemon::new(&cluster.dir, "coredns", binary(Tool::Coredns)?).arg("-conf").arg(&files.corefile);
     let kubelet = Daemon::new(&cluster.dir, "kubelet", binary(Tool::Kubelet)?)
@@ -86,10 +91,11 @@ fn daemons(cluster: &Cluster, dir: &Path, files: &config::Files) -> Result<[Daem
         .arg(format!("--config={}", files.kubelet.display()))
         .arg(format!("--root-dir={}", dir.join("kubelet").display()))
         .arg(format!("--hostname-override={NODE_NAME}"))
-        .arg(format!("--node-ip={NODE_IP}"));
+        .arg(format!("--node-ip={NODE_IP}"))
+        .env("PATH", SYSTEM_PATH);
     let proxy = Daemon::new(&cluster.dir, "kube-proxy", binary(Tool::KubeProxy)?)
         .arg(format!("--config={}", files.proxy.display()))
-        .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+        .env("PATH", SYSTEM_PATH);
     Ok([coredns, kubelet, proxy])
 }
 
