@@ -57,12 +57,7 @@ fn run_all(args: &TestArgs) -> Result<Tally> {
         assets::ensure_all(&tools)?;
         Lab::sweep()?;
     }
-    step("building the workspace's binaries", || {
-        // The tests start them by path; cargo builds a package's binaries only for that package's own tests.
-        let status = cargo().args(["build", "--workspace", "--bins"]).status().context("cannot run cargo")?;
-        if status.success() { Ok(()) } else { bail!("the workspace does not build") }
-    })?;
-    let binaries = step("building the tests", build_tests)?;
+    let binaries = step("building the workspace and its tests", build)?;
 
     let limit = Duration::from_secs(args.phase_timeout * 60);
     let mut total = phase("unit tests", limit, binaries.iter().filter(|binary| !binary.is_integration()), args, &[]);
@@ -113,14 +108,16 @@ struct Target {
     kind: Vec<String>,
 }
 
-fn build_tests() -> Result<Vec<TestBinary>> {
+/// Builds everything in one go: the tests start the workspace's binaries by path, and two builds with different selections
+/// of packages would compile shared dependencies twice, with different features.
+fn build() -> Result<Vec<TestBinary>> {
     let output = cargo()
-        .args(["test", "--workspace", "--no-run", "--message-format=json-render-diagnostics"])
+        .args(["build", "--workspace", "--all-targets", "--message-format=json-render-diagnostics"])
         .stderr(Stdio::inherit())
         .output()
         .context("cannot run cargo")?;
     if !output.status.success() {
-        bail!("the tests do not build");
+        bail!("the workspace does not build");
     }
     let messages = String::from_utf8(output.stdout).context("cargo's messages are no text")?;
     Ok(test_binaries(&messages))
