@@ -190,7 +190,8 @@ fn json_text(value: &Value) -> Value {
 
 fn insert_unless_null(out: &mut Map<String, Value>, field: &str, value: Value) {
     // An empty map says the same as none in the fields that the format carries as text.
-    if !value.is_null() && !(TEXT_FIELDS.contains(&field) && is_empty(&value)) {
+    let says_nothing = value.is_null() || (TEXT_FIELDS.contains(&field) && is_empty(&value));
+    if !says_nothing {
         out.insert(field.to_owned(), value);
     }
 }
