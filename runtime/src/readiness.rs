@@ -1,10 +1,14 @@
 //! Readiness as a set of named gates: the process is ready when every gate is open, and says which are not and why.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 use serde::Serialize;
+
+/// Tells apart gates of one name.
+static NEXT_ID: AtomicU64 = AtomicU64::new(0);
 
 /// All gates of a process. Clones share them.
 #[derive(Clone, Debug, Default)]
@@ -14,6 +18,8 @@ pub struct Readiness {
 
 #[derive(Clone, Debug)]
 struct State {
+    /// The gate that owns this entry.
+    id: u64,
     /// Why it is closed; open if none.
     closed: Option<String>,
     since: Timestamp,
@@ -22,6 +28,7 @@ struct State {
 /// One gate. It goes away when it is dropped.
 #[derive(Debug)]
 pub struct Gate {
+    id: u64,
     name: String,
     readiness: Readiness,
 }
@@ -50,12 +57,14 @@ pub struct GateReport {
 }
 
 impl Readiness {
-    /// Adds a gate, closed for `reason`. A second gate of the same name takes the place of the first.
+    /// Adds a gate, closed for `reason`. A second gate of the same name takes the place of the first, which then has no
+    /// effect any more: neither setting nor dropping it touches its successor.
     #[must_use]
     pub fn gate(&self, name: impl Into<String>, reason: impl Into<String>) -> Gate {
         let name = name.into();
-        self.lock().insert(name.clone(), State { closed: Some(reason.into()), since: Timestamp::now() });
-        Gate { name, readiness: self.clone() }
+        let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
+        self.lock().insert(name.clone(), State { id, closed: Some(reason.into()), since: Timestamp::now() });
+        Gate { id, name, readiness: self.clone() }
     }
 
     /// Whether every gate is open.
@@ -98,7 +107,7 @@ impl Gate {
     }
 
     fn set(&self, closed: Option<String>) {
-        if let Some(state) = self.readiness.lock().get_mut(&self.name) {
+        if let Some(state) = self.readiness.lock().get_mut(&self.name).filter(|state| state.id == self.id) {
             if state.closed.is_some() != closed.is_some() {
                 state.since = Timestamp::now();
             }
@@ -109,7 +118,11 @@ impl Gate {
 
 impl Drop for Gate {
     fn drop(&mut self) {
-        self.readiness.lock().remove(&self.name);
+        let mut gates = self.readiness.lock();
+        // `gate = readiness.gate(..)` drops the old one after the new one was made: the process would pass for ready.
+        if gates.get(&self.name).is_some_and(|state| state.id == self.id) {
+            gates.remove(&self.name);
+        }
     }
 }
 
@@ -133,6 +146,21 @@ mod tests {
         assert_eq!(report.gates[0].reason.as_deref(), Some("not connected"));
         drop(broker);
         assert!(readiness.is_ready());
+    }
+
+    #[test]
+    fn a_gate_that_was_replaced_does_not_take_its_successor_away() {
+        let readiness = Readiness::default();
+        let first = readiness.gate("type/pods", "first loop");
+        let second = readiness.gate("type/pods", "second loop");
+        first.open();
+        assert_eq!(readiness.report().gates[0].reason.as_deref(), Some("second loop"));
+        drop(first);
+        assert!(!readiness.is_ready());
+        second.open();
+        assert!(readiness.is_ready());
+        drop(second);
+        assert_eq!(readiness.report().gates, []);
     }
 
     #[test]
