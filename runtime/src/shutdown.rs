@@ -26,16 +26,20 @@ impl Shutdown {
         let mut interrupt = signal(SignalKind::interrupt())?;
         let token = shutdown.token.clone();
         tokio::spawn(async move {
+            // Counted apart from the token: a process that already drains for another reason gets its first signal as a
+            // first one.
+            let mut asked = false;
             loop {
                 let kind = tokio::select! {
                     _ = terminate.recv() => SignalKind::terminate(),
                     _ = interrupt.recv() => SignalKind::interrupt(),
                 };
-                if token.is_cancelled() {
+                if asked {
                     tracing::warn!("second signal: exit at once");
                     std::process::exit(128 + kind.as_raw_value());
                 }
                 tracing::info!("signal received: shutting down; a second one exits at once");
+                asked = true;
                 token.cancel();
             }
         });
@@ -62,5 +66,58 @@ impl Shutdown {
     #[must_use]
     pub fn token(&self) -> &CancellationToken {
         &self.token
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, BufReader, Write};
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    /// Set in the child process, which is this very test.
+    const CHILD: &str = "MESHSYNC_TEST_SHUTDOWN_CHILD";
+
+    async fn child() -> ! {
+        let shutdown = Shutdown::from_signals().unwrap();
+        println!("listening");
+        shutdown.requested().await;
+        println!("asked");
+        std::io::stdout().flush().unwrap();
+        std::future::pending().await
+    }
+
+    fn lines_until(output: &mut impl BufRead, wanted: &str) {
+        let mut line = String::new();
+        while !line.contains(wanted) {
+            line.clear();
+            assert_ne!(output.read_line(&mut line).unwrap(), 0, "the child ended before `{wanted}`");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_first_signal_asks_and_the_second_ends_at_once() {
+        if std::env::var_os(CHILD).is_some() {
+            child().await;
+        }
+        for (signal, code) in [("TERM", 143), ("INT", 130)] {
+            let mut child = Command::new(std::env::current_exe().unwrap())
+                .args(["--exact", "shutdown::tests::the_first_signal_asks_and_the_second_ends_at_once", "--nocapture"])
+                .env(CHILD, "1")
+                .stdout(Stdio::piped())
+                .spawn()
+                .unwrap();
+            let mut output = BufReader::new(child.stdout.take().unwrap());
+            let send = || {
+                let sent = Command::new("kill").args(["-s", signal, &child.id().to_string()]).status().unwrap();
+                assert!(sent.success());
+            };
+            lines_until(&mut output, "listening");
+            send();
+            lines_until(&mut output, "asked");
+            send();
+            assert_eq!(child.wait().unwrap().code(), Some(code));
+        }
     }
 }
