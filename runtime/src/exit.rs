@@ -7,10 +7,12 @@
 //! | 2 | the arguments are wrong (clap's own code) |
 //! | 130, 143 | stopped at once by a second signal |
 
-use std::fmt::Display;
+use std::error::Error;
 use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
+
+use crate::client::chain;
 
 /// Where the kubelet reads why a container ended (`terminationMessagePath`, its default).
 const TERMINATION_LOG: &str = "/dev/termination-log";
@@ -19,13 +21,18 @@ const TERMINATION_LOG_MAX: usize = 4096;
 
 /// Turns the outcome of `main` into an exit code, and an error into one line on stderr and in the termination log.
 ///
-/// The error is formatted with `{:#}`, by which `anyhow::Error` shows its whole chain on one line.
-pub fn report(outcome: Result<(), impl Display>) -> ExitCode {
+/// Takes every error type of this workspace, `anyhow::Error`, and plain text.
+pub fn report(outcome: Result<(), impl Into<Box<dyn Error + Send + Sync>>>) -> ExitCode {
     let Err(error) = outcome else { return ExitCode::SUCCESS };
-    let line = format!("{error:#}").replace('\n', " ");
+    let line = one_line(error.into().as_ref());
     let _ = writeln!(std::io::stderr().lock(), "error: {line}");
     termination_log(Path::new(TERMINATION_LOG), &line);
     ExitCode::FAILURE
+}
+
+/// An error and its causes as one line: `anyhow`'s `{:#}` would say a cause twice that a message already quotes.
+fn one_line(error: &(dyn Error + 'static)) -> String {
+    chain(error).split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// Writes one line to `path` if the file exists: only the kubelet makes it.
@@ -43,6 +50,24 @@ pub fn termination_log(path: &Path, line: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    enum Failure {
+        #[error("cannot listen on 127.0.0.1:1: {source}; choose another address")]
+        Quotes { source: std::io::Error },
+        #[error("the agent stops")]
+        Wraps {
+            #[source]
+            cause: Box<Failure>,
+        },
+    }
+
+    #[test]
+    fn causes_are_told_once_and_on_one_line() {
+        let cause = Box::new(Failure::Quotes { source: std::io::Error::other("address\n  in use") });
+        let line = one_line(&Failure::Wraps { cause });
+        assert_eq!(line, "the agent stops: cannot listen on 127.0.0.1:1: address in use; choose another address");
+    }
 
     #[test]
     fn a_long_line_is_cut_at_a_character_and_only_an_existing_file_is_written() {
