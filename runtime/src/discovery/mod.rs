@@ -58,6 +58,11 @@ impl Discovered {
             })
             .cloned()
             .collect();
+        // While a version cannot be asked, the next one looks preferred: two of them would be watched.
+        for now in &mut self.types {
+            let outranked = |t: &ServedType| t.preferred && (&t.group, &t.plural) == (&now.group, &now.plural);
+            now.preferred &= !known.iter().any(outranked);
+        }
         self.types.extend(known);
         self
     }
@@ -141,8 +146,9 @@ impl Half {
     /// Whether `found` changed.
     async fn poll(&mut self, client: &Client, path: &'static str) -> Result<bool, DiscoveryError> {
         let Some((text, etag)) = get(client, path, self.etag.as_ref()).await? else { return Ok(false) };
-        let found = read(client, path, &text).await?;
-        self.etag = etag;
+        let (found, covers_all) = read(client, path, &text).await?;
+        // In the old form the tag covers the list of groups only: a new type inside a group would never be seen.
+        self.etag = etag.filter(|_| covers_all);
         let changed = found != self.found;
         self.found = found;
         Ok(changed)
@@ -151,11 +157,14 @@ impl Half {
 
 async fn half(client: &Client, path: &'static str) -> Result<Discovered, DiscoveryError> {
     let text = get(client, path, None).await?.map(|(text, _)| text).unwrap_or_default();
-    read(client, path, &text).await
+    Ok(read(client, path, &text).await?.0)
 }
 
-async fn read(client: &Client, path: &'static str, text: &str) -> Result<Discovered, DiscoveryError> {
-    let found = match parse::document(text).map_err(|message| DiscoveryError::Unreadable { path, message })? {
+/// What is served, and whether `text` alone told it.
+async fn read(client: &Client, path: &'static str, text: &str) -> Result<(Discovered, bool), DiscoveryError> {
+    let document = parse::document(text).map_err(|message| DiscoveryError::Unreadable { path, message })?;
+    let aggregated = matches!(document, parse::Document::Aggregated(_));
+    let found = match document {
         parse::Document::Aggregated(found) => found,
         parse::Document::CoreVersions(versions) => {
             one_by_one(client, versions.into_iter().map(|v| (String::new(), v)).collect()).await
@@ -165,7 +174,7 @@ async fn read(client: &Client, path: &'static str, text: &str) -> Result<Discove
     if found.types.is_empty() && found.failed.is_empty() {
         return Err(DiscoveryError::Empty { path });
     }
-    Ok(found)
+    Ok((found, aggregated))
 }
 
 /// The document at `path` and its ETag; `None` if it is still the one that `etag` names.

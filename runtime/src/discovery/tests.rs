@@ -134,9 +134,8 @@ async fn a_server_of_the_old_form_is_asked_group_by_group_and_one_dead_group_fai
     assert_eq!(asked, ["/api", "/api/v1", "/apis", "/apis/apps/v1", "/apis/apps/v1beta1", "/apis/dead.io/v1"]);
 }
 
-#[test]
-fn what_was_known_of_a_failed_group_is_kept() {
-    let t = |group: &str, plural: &str| ServedType {
+fn t(group: &str, plural: &str) -> ServedType {
+    ServedType {
         group: group.into(),
         version: "v1".into(),
         preferred: true,
@@ -147,12 +146,66 @@ fn what_was_known_of_a_failed_group_is_kept() {
         categories: vec![],
         namespaced: true,
         verbs: vec![],
-    };
+    }
+}
+
+#[test]
+fn what_was_known_of_a_failed_group_is_kept() {
     let before =
         Discovered { types: vec![t("", "pods"), t("dead.io", "things"), t("gone.io", "others")], failed: vec![] };
     let failed = FailedGroup { group: "dead.io".into(), version: "v1".into(), reason: "down".into() };
     let now = Discovered { types: vec![t("", "pods")], failed: vec![failed] }.keeping(&before);
     assert_eq!(now.types, [t("", "pods"), t("dead.io", "things")]);
+}
+
+#[test]
+fn a_version_that_fails_for_a_while_stays_the_only_preferred_one() {
+    let v2 = ServedType { version: "v2".into(), ..t("dead.io", "things") };
+    let v1 = |preferred| ServedType { preferred, ..t("dead.io", "things") };
+    let before = Discovered { types: vec![v2.clone(), v1(false)], failed: vec![] };
+    let failed = FailedGroup { group: "dead.io".into(), version: "v2".into(), reason: "down".into() };
+    let now = Discovered { types: vec![v1(true), t("other.io", "things")], failed: vec![failed] }.keeping(&before);
+    assert_eq!(now.types, [v1(false), t("other.io", "things"), v2]);
+}
+
+#[tokio::test]
+async fn a_tag_on_the_old_form_does_not_hide_a_new_type_of_a_known_group() {
+    let (client, mut handle) = client();
+    let server = async move {
+        let mut lists = 0;
+        while let Some((request, send)) = handle.next_request().await {
+            let tagged = request.headers().contains_key("if-none-match");
+            let body = match request.uri().path() {
+                "/api" => core(),
+                "/apis" => json!({"kind": "APIGroupList", "groups": [
+                    {"name": "apps", "versions": [{"groupVersion": "apps/v1", "version": "v1"}]},
+                ]}),
+                _ => {
+                    lists += 1;
+                    let resources: Vec<Value> = (0..lists)
+                        .map(|n| json!({"name": format!("t{n}"), "singularName": "", "kind": "T", "namespaced": true, "verbs": []}))
+                        .collect();
+                    json!({"kind": "APIResourceList", "groupVersion": "apps/v1", "resources": resources})
+                }
+            };
+            let answer = Response::builder().header("etag", "\"e1\"");
+            send.send_response(if tagged {
+                answer.status(304).body(Body::empty()).unwrap()
+            } else {
+                answer.body(Body::from(body.to_string().into_bytes())).unwrap()
+            });
+        }
+    };
+    let ask = async move {
+        let mut poller = Poller::default();
+        let first = poller.poll(&client).await.unwrap().map(|found| names(&found));
+        let second = poller.poll(&client).await.unwrap().map(|found| names(&found));
+        drop(client);
+        (first.unwrap(), second.unwrap())
+    };
+    let ((first, second), ()) = tokio::join!(ask, server);
+    assert_eq!(first.last().unwrap(), "t0.apps@v1*");
+    assert_eq!(second.last().unwrap(), "t1.apps@v1*");
 }
 
 #[tokio::test]
