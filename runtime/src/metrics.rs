@@ -14,7 +14,7 @@ use crate::build_info::BuildInfo;
 /// Ticks a second of the times in `/proc/PID/stat`: `sysconf(_SC_CLK_TCK)`, 100 on every Linux of today.
 const TICKS: f64 = 100.0;
 
-/// Registers `<prefix>_build_info` and the `process_*` metrics of the Prometheus client guidelines.
+/// Registers `meshsync_build_info` and the `process_*` metrics of the Prometheus client guidelines.
 pub fn register(registry: &mut Registry, build: &BuildInfo) {
     let labels = vec![("version", build.version), ("revision", build.revision.unwrap_or("unknown"))];
     registry.register("meshsync_build", "What is running", Info::new(labels));
