@@ -14,7 +14,7 @@ check:
 
 # Write the generated files anew
 generate:
-    cargo run --quiet --package meshsync-operator -- crd generate > deploy/crds/meshsync.yaml
+    cargo run --quiet --package meshsync-operator -- crd generate > deploy/crds/meshsyncs.yaml
 
 # Build the release images
 image *args:

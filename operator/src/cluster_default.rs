@@ -1,0 +1,176 @@
+//! The cluster-wide default of `informer_config`: an annotation of our own CustomResourceDefinition, which a person can
+//! download, edit and apply.
+//!
+//! * Absent: the operator writes it, as it was last remembered, else built in.
+//! * Present: it is the truth, and remembered in a ConfigMap, so that an upgrade that drops it does not undo an edit.
+//! * Empty: back to built in.
+//! * Broken: reported; the last good one stays in force.
+
+use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::api::{Api, Patch, PatchParams};
+use kube::{Client, ResourceExt};
+use meshsync_crds::informer_config::InformerConfig;
+use meshsync_crds::names::{CRD_NAME, INFORMER_CONFIG_ANNOTATION, OPERATOR_FIELD_MANAGER};
+use serde_json::json;
+
+use crate::error::Error;
+use crate::surroundings::ClusterDefault;
+
+/// ConfigMap in the operator's namespace that remembers the default.
+pub const MEMORY: &str = "meshsync-informer-config-default";
+const MEMORY_KEY: &str = "informer_config";
+
+/// What is to be done about an annotation. Pure.
+#[derive(Debug, PartialEq, Eq)]
+struct Decision {
+    default: ClusterDefault,
+    /// Text to write into the annotation.
+    write: Option<String>,
+    /// Text to remember; empty means to forget.
+    remember: Option<String>,
+}
+
+/// Brings annotation, memory and what is in force in line.
+///
+/// # Errors
+/// A request that failed.
+pub async fn settle(client: &Client, namespace: &str, crd: &CustomResourceDefinition) -> Result<ClusterDefault, Error> {
+    let memories: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
+    let memory = memories.get_opt(MEMORY).await.map_err(Error::api(format!("read ConfigMap {namespace}/{MEMORY}")))?;
+    let remembered = memory.and_then(|map| map.data?.remove(MEMORY_KEY)).unwrap_or_default();
+    let annotation = crd.annotations().get(INFORMER_CONFIG_ANNOTATION).map(String::as_str);
+    let Decision { mut default, write, remember } = decide(annotation, &remembered);
+    if default.problem.is_none() {
+        default.problem = schema_default(crd);
+    }
+    if let Some(text) = remember {
+        let body =
+            json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": MEMORY}, "data": {MEMORY_KEY: text}});
+        let params = PatchParams::apply(OPERATOR_FIELD_MANAGER).force();
+        let patched = memories.patch(MEMORY, &params, &Patch::Apply(&body)).await;
+        patched.map_err(Error::api(format!("write ConfigMap {namespace}/{MEMORY}")))?;
+    }
+    if let Some(text) = write {
+        let crds: Api<CustomResourceDefinition> = Api::all(client.clone());
+        let body = json!({
+            "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+            "metadata": {"name": CRD_NAME, "annotations": {INFORMER_CONFIG_ANNOTATION: text}},
+        });
+        // Not by force: if somebody owns the annotation, it is his.
+        let patched = crds.patch(CRD_NAME, &PatchParams::apply(OPERATOR_FIELD_MANAGER), &Patch::Apply(&body)).await;
+        patched.map_err(Error::api(format!("annotate CustomResourceDefinition {CRD_NAME}")))?;
+    }
+    Ok(default)
+}
+
+fn decide(annotation: Option<&str>, remembered: &str) -> Decision {
+    let built_in = ClusterDefault::default();
+    let known = |text: &str| match InformerConfig::from_yaml(text) {
+        Ok(config) if !text.trim().is_empty() && config != built_in.config => {
+            ClusterDefault { config, is_built_in: false, problem: None }
+        }
+        _ => built_in.clone(),
+    };
+    match annotation {
+        None => {
+            let default = known(remembered);
+            // A text that was remembered is kept to the letter, comments included.
+            let write = if default.is_built_in { built_in.config.to_yaml().ok() } else { Some(remembered.to_owned()) };
+            Decision { default, write, remember: None }
+        }
+        Some(text) if text.trim().is_empty() => {
+            Decision { default: built_in, write: None, remember: (!remembered.is_empty()).then(String::new) }
+        }
+        Some(text) => match InformerConfig::from_yaml(text) {
+            Ok(_) => {
+                let default = known(text);
+                let remember = if default.is_built_in { String::new() } else { text.to_owned() };
+                Decision { default, write: None, remember: (remember != remembered).then_some(remember) }
+            }
+            Err(error) => {
+                let problem = format!(
+                    "annotation {INFORMER_CONFIG_ANNOTATION} of CustomResourceDefinition {CRD_NAME}: {error}; the last \
+                     good default stays in force"
+                );
+                Decision {
+                    default: ClusterDefault { problem: Some(problem), ..known(remembered) },
+                    write: None,
+                    remember: None,
+                }
+            }
+        },
+    }
+}
+
+/// A default in the schema looks like the right place and is not: the API server writes it into each object when that is
+/// created, where a later edit never reaches it.
+fn schema_default(crd: &CustomResourceDefinition) -> Option<String> {
+    let in_schema = crd.spec.versions.iter().any(|version| {
+        let schema = version.schema.as_ref().and_then(|schema| schema.open_api_v3_schema.as_ref());
+        let spec = schema.and_then(|schema| schema.properties.as_ref()?.get("spec"));
+        let field = spec.and_then(|spec| spec.properties.as_ref()?.get("informer_config"));
+        field.is_some_and(|field| field.default.is_some())
+    });
+    in_schema.then(|| {
+        format!(
+            "the schema of CustomResourceDefinition {CRD_NAME} has a `default` for informer_config, which reaches only \
+             objects that are created later; remove it and edit the annotation {INFORMER_CONFIG_ANNOTATION}"
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EDITED: &str = "# ours\nblacklist: [configmaps]\n";
+
+    fn edited() -> ClusterDefault {
+        ClusterDefault { config: InformerConfig::from_yaml(EDITED).unwrap(), is_built_in: false, problem: None }
+    }
+
+    #[test]
+    fn an_absent_annotation_is_written_as_remembered_else_built_in() {
+        let fresh = decide(None, "");
+        assert_eq!(InformerConfig::from_yaml(&fresh.write.unwrap()).unwrap(), InformerConfig::built_in());
+        assert!(fresh.default.is_built_in);
+        let upgraded = decide(None, EDITED);
+        assert_eq!(upgraded, Decision { default: edited(), write: Some(EDITED.into()), remember: None });
+    }
+
+    #[test]
+    fn an_edit_is_the_truth_and_remembered_once() {
+        assert_eq!(
+            decide(Some(EDITED), ""),
+            Decision { default: edited(), write: None, remember: Some(EDITED.into()) }
+        );
+        assert_eq!(decide(Some(EDITED), EDITED).remember, None);
+    }
+
+    #[test]
+    fn what_the_operator_wrote_itself_is_not_an_edit() {
+        let text = InformerConfig::built_in().to_yaml().unwrap();
+        assert_eq!(
+            decide(Some(&text), ""),
+            Decision { default: ClusterDefault::default(), write: None, remember: None }
+        );
+    }
+
+    #[test]
+    fn empty_means_built_in_and_forgets() {
+        let decision = decide(Some(" \n"), EDITED);
+        assert_eq!(
+            decision,
+            Decision { default: ClusterDefault::default(), write: None, remember: Some(String::new()) }
+        );
+    }
+
+    #[test]
+    fn a_broken_edit_is_reported_and_the_last_good_one_stays() {
+        let decision = decide(Some("blacklist: {"), EDITED);
+        assert_eq!(decision.default.config, edited().config);
+        assert!(decision.default.problem.unwrap().contains("meshery.layer5.io/informer_config"));
+        assert_eq!((decision.write, decision.remember), (None, None));
+    }
+}

@@ -1,0 +1,187 @@
+//! Step four: makes the children be as built. Server-side apply; nothing is sent for a child that is as it ought to be.
+
+use http::Request;
+use kube::api::PostParams;
+use kube::{Api, Client};
+use meshsync_crds::names::OPERATOR_FIELD_MANAGER;
+use serde_json::Value;
+
+use super::build::{Built, Child, broker_secret};
+use super::validate::{Broker, Validated};
+use crate::error::Error;
+
+/// Hash of what was applied last: tells a field that is no longer wanted from one that somebody else added.
+const APPLIED_HASH: &str = "meshery.layer5.io/applied-hash";
+
+/// Children that are in place: the only input of status.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Applied {
+    /// What they were built from.
+    pub input: Validated,
+    /// Kind and name of those that had to be written.
+    pub written: Vec<String>,
+    /// Kind and name of those that were removed.
+    pub removed: Vec<String>,
+}
+
+/// Applies the children in order.
+///
+/// # Errors
+/// The first request that failed; what comes after it is left for the next time.
+pub async fn apply(client: &Client, input: Validated, built: Built, secret_exists: bool) -> Result<Applied, Error> {
+    let mut written = Vec::new();
+    if !secret_exists && let Some(secret) = broker_secret(&input, &new_token()?) {
+        let api = Api::namespaced(client.clone(), &input.identity.namespace);
+        api.create(&PostParams::default(), &secret).await.map_err(Error::api("create the broker's Secret"))?;
+        written.push(format!("Secret {}", input.identity.broker()));
+    }
+    for child in built.children {
+        if apply_child(client, &child).await? {
+            written.push(format!("{} {}", child.kind, child.name));
+        }
+    }
+    let removed = remove_orphans(client, &input).await?;
+    Ok(Applied { input, written, removed })
+}
+
+/// Whether the child had to be written.
+async fn apply_child(client: &Client, child: &Child) -> Result<bool, Error> {
+    let path = format!("{}/{}", child.collection, child.name);
+    let mut desired = child.body.clone();
+    prune_nulls(&mut desired);
+    let hash = format!("{:016x}", hash(&desired.to_string()));
+    if let Some(annotations) = desired.pointer_mut("/metadata").and_then(Value::as_object_mut) {
+        let annotations = annotations.entry("annotations").or_insert_with(|| Value::Object(Default::default()));
+        if let Some(annotations) = annotations.as_object_mut() {
+            annotations.insert(APPLIED_HASH.to_owned(), Value::String(hash));
+        }
+    }
+    if let Some(live) = get(client, &path, child.kind).await?
+        && holds(&live, &desired)
+    {
+        return Ok(false);
+    }
+    let body = serde_json::to_vec(&desired).map_err(|error| Error::Serialize(child.kind, error))?;
+    let request = Request::patch(format!("{path}?fieldManager={OPERATOR_FIELD_MANAGER}&force=true"))
+        .header(http::header::CONTENT_TYPE, "application/apply-patch+yaml")
+        .body(body)
+        .map_err(|error| Error::Waiting(error.to_string()))?;
+    let action = format!("apply {} {}", child.kind, child.name);
+    client.request::<Value>(request).await.map_err(Error::api(action))?;
+    Ok(true)
+}
+
+async fn get(client: &Client, path: &str, kind: &str) -> Result<Option<Value>, Error> {
+    let request = Request::get(path).body(Vec::new()).map_err(|error| Error::Waiting(error.to_string()))?;
+    match client.request::<Value>(request).await {
+        Ok(live) => Ok(Some(live)),
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(None),
+        Err(error) => Err(Error::api(format!("read {kind} at {path}"))(error)),
+    }
+}
+
+/// Whether `live` has every field that `desired` sets, with its value. What others added is not our business, except in
+/// the rules of a role, which are exactly ours.
+fn holds(live: &Value, desired: &Value) -> bool {
+    match (live, desired) {
+        (Value::Object(live), Value::Object(desired)) => desired.iter().all(|(key, value)| match live.get(key) {
+            Some(live) => holds(live, value),
+            // The server does not store a Secret's stringData, nor an empty list.
+            None => value.as_array().is_some_and(Vec::is_empty),
+        }),
+        (Value::Array(live), Value::Array(desired)) => {
+            live.len() == desired.len() && live.iter().zip(desired).all(|(live, desired)| holds(live, desired))
+        }
+        (live, desired) => live == desired,
+    }
+}
+
+/// Fields without value are not ours.
+fn prune_nulls(value: &mut Value) {
+    match value {
+        Value::Object(map) => {
+            map.retain(|_, value| !value.is_null());
+            map.values_mut().for_each(prune_nulls);
+        }
+        Value::Array(items) => items.iter_mut().for_each(prune_nulls),
+        _ => {}
+    }
+}
+
+fn hash(text: &str) -> u64 {
+    use std::hash::{DefaultHasher, Hash, Hasher};
+    let mut hasher = DefaultHasher::new();
+    text.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// A managed broker that is no longer wanted goes, its token and its data included.
+async fn remove_orphans(client: &Client, input: &Validated) -> Result<Vec<String>, Error> {
+    if matches!(input.broker, Broker::Managed(_)) {
+        return Ok(Vec::new());
+    }
+    let (namespace, name) = (&input.identity.namespace, input.identity.broker());
+    let in_namespace =
+        |prefix: &str, plural: &str, name: &str| format!("{prefix}/namespaces/{namespace}/{plural}/{name}");
+    let orphans = [
+        ("StatefulSet", in_namespace("/apis/apps/v1", "statefulsets", &name)),
+        ("Service", in_namespace("/api/v1", "services", &name)),
+        ("Service", in_namespace("/api/v1", "services", &format!("{name}-pods"))),
+        ("NetworkPolicy", in_namespace("/apis/networking.k8s.io/v1", "networkpolicies", &name)),
+        ("ConfigMap", in_namespace("/api/v1", "configmaps", &name)),
+        ("Secret", in_namespace("/api/v1", "secrets", &name)),
+    ];
+    let mut removed = Vec::new();
+    for (kind, path) in orphans {
+        let Some(live) = get(client, &path, kind).await? else { continue };
+        // Somebody else's object of that name stays.
+        let label =
+            live.pointer("/metadata/labels").and_then(|labels| labels.get(meshsync_crds::names::LABEL_MESHSYNC_UID));
+        if label.and_then(Value::as_str) != Some(&input.identity.uid) {
+            continue;
+        }
+        let request = Request::delete(&path).body(Vec::new()).map_err(|error| Error::Waiting(error.to_string()))?;
+        client.request::<Value>(request).await.map_err(Error::api(format!("delete {kind} {name}")))?;
+        removed.push(format!("{kind} {name}"));
+    }
+    Ok(removed)
+}
+
+/// 256 random bits. The first letter keeps nats-server, which reads the token as a value of its configuration, from taking
+/// it for a number.
+fn new_token() -> Result<String, Error> {
+    let mut bytes = [0_u8; 32];
+    getrandom::fill(&mut bytes).map_err(|error| Error::Waiting(format!("no random numbers for a token: {error}")))?;
+    Ok(bytes.iter().fold("t".to_owned(), |token, byte| format!("{token}{byte:02x}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn additions_of_others_are_left_alone_and_changes_of_ours_are_not() {
+        let desired = json!({"a": 1, "list": [{"x": 1}], "none": []});
+        assert!(holds(&json!({"a": 1, "b": 2, "list": [{"x": 1, "defaulted": true}]}), &desired));
+        assert!(!holds(&json!({"a": 2, "list": [{"x": 1}]}), &desired));
+        assert!(!holds(&json!({"a": 1, "list": [{"x": 1}, {"x": 2}]}), &desired));
+        assert!(!holds(&json!({"list": [{"x": 1}]}), &desired));
+    }
+
+    #[test]
+    fn a_field_without_value_is_not_ours() {
+        let mut value = json!({"a": null, "b": {"c": null, "d": [{"e": null}]}});
+        prune_nulls(&mut value);
+        assert_eq!(value, json!({"b": {"d": [{}]}}));
+    }
+
+    #[test]
+    fn tokens_are_long_different_and_no_number() {
+        let (a, b) = (new_token().unwrap(), new_token().unwrap());
+        assert_eq!(a.len(), 65);
+        assert_ne!(a, b);
+        assert!(a.starts_with('t'));
+    }
+}

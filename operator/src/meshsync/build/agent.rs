@@ -1,0 +1,211 @@
+//! The agent's ConfigMap and Deployment.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy};
+use k8s_openapi::api::core::v1::{
+    Capabilities, ConfigMap, Container, ContainerPort, EnvVar, EnvVarSource, HTTPGetAction, KeyToPath,
+    ObjectFieldSelector, PodSecurityContext, PodSpec, PodTemplateSpec, Probe, ResourceRequirements, SeccompProfile,
+    SecretKeySelector, SecretVolumeSource, SecurityContext, Volume, VolumeMount,
+};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use meshsync_crds::names::{AGENT_CONFIG_KEY, ANNOTATION_RESTARTED_AT};
+
+use super::super::names::Identity;
+use super::super::validate::{Broker, Validated};
+use super::{broker, namespaced};
+use crate::error::Error;
+
+/// Name of the agent's container.
+pub const CONTAINER: &str = "agent";
+/// Port of probes and metrics, as the original has it.
+const PROBE_PORT: i32 = 11000;
+/// User and group that own nothing on any node.
+pub(super) const NOBODY: i64 = 65532;
+/// Where the certificate authorities of an external broker are mounted.
+const CA_DIR: &str = "/etc/meshsync/broker-ca";
+/// Rolls the pod when its credentials change.
+const CREDENTIALS_ANNOTATION: &str = "meshery.layer5.io/credentials-hash";
+
+pub(super) fn config_map(input: &Validated) -> Result<ConfigMap, Error> {
+    let text = serde_json::to_string_pretty(&input.config).map_err(|error| Error::Serialize("AgentConfig", error))?;
+    Ok(ConfigMap {
+        metadata: namespaced(input, input.identity.agent(), "agent"),
+        data: Some([(AGENT_CONFIG_KEY.to_owned(), text)].into()),
+        ..ConfigMap::default()
+    })
+}
+
+pub(super) fn deployment(input: &Validated) -> Deployment {
+    Deployment {
+        metadata: namespaced(input, input.identity.agent(), "agent"),
+        spec: Some(DeploymentSpec {
+            replicas: Some(1),
+            // Two agents would publish every object twice and fight over the status.
+            strategy: Some(DeploymentStrategy { type_: Some("Recreate".to_owned()), rolling_update: None }),
+            selector: LabelSelector {
+                match_labels: Some(input.identity.selector("agent")),
+                ..LabelSelector::default()
+            },
+            template: template(input),
+            ..DeploymentSpec::default()
+        }),
+        status: None,
+    }
+}
+
+fn template(input: &Validated) -> PodTemplateSpec {
+    let settings = &input.agent;
+    let mut labels = settings.pod_labels.clone().unwrap_or_default();
+    labels.extend(input.identity.labels("agent"));
+    let mut annotations = settings.pod_annotations.clone().unwrap_or_default();
+    annotations.insert(CREDENTIALS_ANNOTATION.to_owned(), input.credentials_hash.clone());
+    if let Some(revision) = &input.rolled_for {
+        annotations.insert(ANNOTATION_RESTARTED_AT.to_owned(), revision.clone());
+    }
+    PodTemplateSpec {
+        metadata: Some(ObjectMeta { labels: Some(labels), annotations: Some(annotations), ..ObjectMeta::default() }),
+        spec: Some(PodSpec {
+            service_account_name: Some(input.identity.agent()),
+            automount_service_account_token: Some(true),
+            // Service variables of a namespace with many Services make a process slow to start, and nothing reads them.
+            enable_service_links: Some(false),
+            termination_grace_period_seconds: Some(30),
+            security_context: Some(pod_security()),
+            containers: vec![container(input)],
+            volumes: ca_volume(input).map(|volume| vec![volume]),
+            image_pull_secrets: settings.image_pull_secrets.clone(),
+            node_selector: settings.node_selector.clone(),
+            tolerations: settings.tolerations.clone(),
+            affinity: settings.affinity.clone(),
+            priority_class_name: settings.priority_class_name.clone(),
+            ..PodSpec::default()
+        }),
+    }
+}
+
+fn container(input: &Validated) -> Container {
+    let settings = &input.agent;
+    let Identity { namespace, .. } = &input.identity;
+    let probe = |path: &str, period, failures| Probe {
+        http_get: Some(HTTPGetAction {
+            path: Some(path.to_owned()),
+            port: IntOrString::String("probes".to_owned()),
+            ..HTTPGetAction::default()
+        }),
+        period_seconds: Some(period),
+        failure_threshold: Some(failures),
+        ..Probe::default()
+    };
+    Container {
+        name: CONTAINER.to_owned(),
+        image: Some(settings.image.clone().unwrap_or_else(|| input.images.agent.clone())),
+        image_pull_policy: settings.image_pull_policy.map(|policy| policy.as_str().to_owned()),
+        args: Some(vec!["run".to_owned(), format!("--config-map={namespace}/{}", input.identity.agent())]),
+        env: Some(environment(input)),
+        ports: Some(vec![ContainerPort {
+            name: Some("probes".to_owned()),
+            container_port: PROBE_PORT,
+            ..ContainerPort::default()
+        }]),
+        readiness_probe: Some(probe("/readyz", 5, 1)),
+        liveness_probe: Some(probe("/healthz", 20, 3)),
+        resources: Some(settings.resources.clone().unwrap_or_else(default_resources)),
+        security_context: Some(container_security()),
+        termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
+        volume_mounts: ca_volume(input).map(|volume| {
+            vec![VolumeMount {
+                name: volume.name,
+                mount_path: CA_DIR.to_owned(),
+                read_only: Some(true),
+                ..VolumeMount::default()
+            }]
+        }),
+        ..Container::default()
+    }
+}
+
+fn environment(input: &Validated) -> Vec<EnvVar> {
+    let plain = |name: &str, value: String| EnvVar { name: name.to_owned(), value: Some(value), value_from: None };
+    let secret = |name: &str, selector: &SecretKeySelector| EnvVar {
+        name: name.to_owned(),
+        value: None,
+        value_from: Some(EnvVarSource { secret_key_ref: Some(selector.clone()), ..EnvVarSource::default() }),
+    };
+    let field = ObjectFieldSelector { field_path: "metadata.name".to_owned(), api_version: Some("v1".to_owned()) };
+    let mut env = vec![
+        plain("BROKER_URL", broker::url(input)),
+        EnvVar {
+            name: "POD_NAME".to_owned(),
+            value: None,
+            value_from: Some(EnvVarSource { field_ref: Some(field), ..EnvVarSource::default() }),
+        },
+    ];
+    match &input.broker {
+        Broker::Managed(_) => env.push(secret("NATS_TOKEN", &broker::token_selector(input))),
+        Broker::External(external) => {
+            if let Some(credentials) = &external.credentials {
+                let named = [
+                    ("NATS_TOKEN", &credentials.token),
+                    ("NATS_USER", &credentials.user),
+                    ("NATS_PASSWORD", &credentials.password),
+                ];
+                env.extend(named.into_iter().filter_map(|(name, selector)| Some(secret(name, selector.as_ref()?))));
+            }
+            if let Some(selector) = external.tls.as_ref().and_then(|tls| tls.ca.as_ref()) {
+                env.push(plain("NATS_CA_FILE", format!("{CA_DIR}/{}", selector.key)));
+            }
+        }
+    }
+    env
+}
+
+fn ca_volume(input: &Validated) -> Option<Volume> {
+    let Broker::External(external) = &input.broker else { return None };
+    let selector = external.tls.as_ref()?.ca.as_ref()?;
+    Some(Volume {
+        name: "broker-ca".to_owned(),
+        secret: Some(SecretVolumeSource {
+            secret_name: Some(selector.name.clone()),
+            items: Some(vec![KeyToPath { key: selector.key.clone(), path: selector.key.clone(), mode: None }]),
+            ..SecretVolumeSource::default()
+        }),
+        ..Volume::default()
+    })
+}
+
+/// What Pod Security `restricted` asks of a pod. The user is set because the image's own may be a name, which the kubelet
+/// cannot tell from root.
+pub(super) fn pod_security() -> PodSecurityContext {
+    PodSecurityContext {
+        run_as_non_root: Some(true),
+        run_as_user: Some(NOBODY),
+        run_as_group: Some(NOBODY),
+        fs_group: Some(NOBODY),
+        seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".to_owned(), localhost_profile: None }),
+        ..PodSecurityContext::default()
+    }
+}
+
+/// What Pod Security `restricted` asks of a container, and a root file system that nothing can be written to.
+pub(super) fn container_security() -> SecurityContext {
+    SecurityContext {
+        allow_privilege_escalation: Some(false),
+        read_only_root_filesystem: Some(true),
+        capabilities: Some(Capabilities { drop: Some(vec!["ALL".to_owned()]), add: None }),
+        ..SecurityContext::default()
+    }
+}
+
+fn default_resources() -> ResourceRequirements {
+    let quantities = |pairs: &[(&str, &str)]| -> BTreeMap<String, Quantity> {
+        pairs.iter().map(|(name, value)| ((*name).to_owned(), Quantity((*value).to_owned()))).collect()
+    };
+    ResourceRequirements {
+        requests: Some(quantities(&[("cpu", "50m"), ("memory", "64Mi")])),
+        limits: Some(quantities(&[("memory", "512Mi")])),
+        ..ResourceRequirements::default()
+    }
+}

@@ -1,0 +1,136 @@
+//! Step three: the children, as they ought to be. Pure: no client in here.
+
+mod agent;
+mod broker;
+mod rights;
+
+use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use kube::Resource;
+use meshsync_crds::MeshSync;
+use meshsync_crds::names::CRD_NAME;
+use serde::Serialize;
+use serde_json::Value;
+
+use super::validate::{Broker, Validated};
+use crate::error::Error;
+
+pub use agent::CONTAINER;
+pub use broker::{CLIENT_PORT, MONITOR_PORT, TOKEN_KEY, secret, url};
+pub use rights::{cluster_rules, union};
+
+/// An object to be applied, as JSON with apiVersion and kind.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Child {
+    /// Kind, for messages.
+    pub kind: &'static str,
+    /// Path of the collection that it belongs to, e.g. `/apis/apps/v1/namespaces/meshery/deployments`.
+    pub collection: String,
+    /// Name.
+    pub name: String,
+    /// The object.
+    pub body: Value,
+}
+
+/// Everything that belongs to a MeshSync, in the order in which it is applied: rights before what uses them, the
+/// configuration before the pod that reads it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Built {
+    /// See the type.
+    pub children: Vec<Child>,
+}
+
+/// Builds the children. `settled` says that the agent has acknowledged its configuration: only then are rights taken
+/// away, because an agent that still watches a type would otherwise see it refused.
+///
+/// # Errors
+/// An object that cannot be written as JSON, which is a bug.
+pub fn build(
+    input: &Validated,
+    granted: &[k8s_openapi::api::rbac::v1::PolicyRule],
+    settled: bool,
+) -> Result<Built, Error> {
+    let namespace = input.identity.namespace.as_str();
+    let mut rules = cluster_rules(&input.types);
+    if !settled {
+        rules = union(&rules, granted);
+    }
+    let mut children = vec![
+        child("serviceaccounts", Some(namespace), &rights::service_account(input))?,
+        child("roles", Some(namespace), &rights::role(input))?,
+        child("rolebindings", Some(namespace), &rights::role_binding(input))?,
+        child("clusterroles", None, &rights::cluster_role(input, rules))?,
+        child("clusterrolebindings", None, &rights::cluster_role_binding(input))?,
+    ];
+    if let Broker::Managed(managed) = &input.broker {
+        children.extend([
+            child("configmaps", Some(namespace), &broker::config_map(input, managed))?,
+            child("services", Some(namespace), &broker::service(input))?,
+            child("services", Some(namespace), &broker::headless_service(input))?,
+            child("networkpolicies", Some(namespace), &broker::network_policy(input))?,
+            child("statefulsets", Some(namespace), &broker::stateful_set(input, managed))?,
+        ]);
+    }
+    children.push(child("configmaps", Some(namespace), &agent::config_map(input)?)?);
+    children.push(child("deployments", Some(namespace), &agent::deployment(input))?);
+    Ok(Built { children })
+}
+
+/// The broker's Secret, which is created once and never applied over: its token must not change under the pods.
+#[must_use]
+pub fn broker_secret(input: &Validated, token: &str) -> Option<Secret> {
+    matches!(input.broker, Broker::Managed(_)).then(|| secret(input, token))
+}
+
+fn child<K>(plural: &str, namespace: Option<&str>, object: &K) -> Result<Child, Error>
+where
+    K: Resource<DynamicType = ()> + k8s_openapi::Resource + Serialize,
+{
+    let prefix = if K::GROUP.is_empty() { "/api".to_owned() } else { format!("/apis/{}", K::GROUP) };
+    let within = namespace.map(|namespace| format!("/namespaces/{namespace}")).unwrap_or_default();
+    let version = <K as k8s_openapi::Resource>::VERSION;
+    // The typed objects write apiVersion and kind themselves.
+    let body = serde_json::to_value(object).map_err(|error| Error::Serialize(K::KIND, error))?;
+    Ok(Child {
+        kind: K::KIND,
+        collection: format!("{prefix}/{version}{within}/{plural}"),
+        name: object.meta().name.clone().unwrap_or_default(),
+        body,
+    })
+}
+
+/// Metadata of a namespaced child: it goes when its MeshSync goes.
+fn namespaced(input: &Validated, name: String, component: &str) -> ObjectMeta {
+    ObjectMeta {
+        name: Some(name),
+        namespace: Some(input.identity.namespace.clone()),
+        labels: Some(input.identity.labels(component)),
+        owner_references: Some(vec![OwnerReference {
+            api_version: <MeshSync as Resource>::api_version(&()).into_owned(),
+            kind: <MeshSync as Resource>::kind(&()).into_owned(),
+            name: input.identity.name.clone(),
+            uid: input.identity.uid.clone(),
+            controller: Some(true),
+            block_owner_deletion: Some(false),
+        }]),
+        ..ObjectMeta::default()
+    }
+}
+
+/// Metadata of a cluster-scoped child. A namespaced object cannot own it; the CustomResourceDefinition does, so that it
+/// goes at the latest when MeshSync is uninstalled. Earlier it is swept by its label.
+fn cluster_scoped(input: &Validated) -> ObjectMeta {
+    ObjectMeta {
+        name: Some(input.identity.cluster_scoped()),
+        labels: Some(input.identity.labels("agent")),
+        owner_references: Some(vec![OwnerReference {
+            api_version: "apiextensions.k8s.io/v1".to_owned(),
+            kind: "CustomResourceDefinition".to_owned(),
+            name: CRD_NAME.to_owned(),
+            uid: input.crd_uid.clone(),
+            controller: None,
+            block_owner_deletion: Some(false),
+        }]),
+        ..ObjectMeta::default()
+    }
+}

@@ -1,0 +1,206 @@
+//! Puts the five steps in order for one MeshSync, whenever something that concerns it changes.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use k8s_openapi::jiff::Timestamp;
+use kube::api::{Api, Patch, PatchParams};
+use kube::runtime::controller::Action;
+use kube::runtime::events::{Event, EventType, Recorder};
+use kube::{Client, Resource, ResourceExt};
+use meshsync_crds::names::{GROUP, OPERATOR_FIELD_MANAGER, VERSION};
+use meshsync_crds::{MeshSync, MeshSyncStatus};
+use tokio::sync::watch;
+
+use super::apply::{Applied, apply};
+use super::build::build;
+use super::dereference::{Dereferenced, dereference};
+use super::status::{Outcome, status};
+use super::validate::{DefaultImages, Findings, Validated, validate};
+use crate::error::{Class, Error};
+use crate::surroundings::Surroundings;
+
+/// How long an agent may take to put a configuration in force before its pod is replaced.
+const ACKNOWLEDGE_WITHIN: Duration = Duration::from_secs(60);
+/// A MeshSync with which all is well is looked at again after this, and up to as long again.
+const RELAX: Duration = Duration::from_secs(1800);
+
+/// What reconciliations share.
+pub struct Context {
+    /// For everything.
+    pub client: Client,
+    /// What every MeshSync depends on; none until it was gathered once.
+    pub surroundings: watch::Receiver<Option<Surroundings>>,
+    /// Images that are used where none is named.
+    pub images: DefaultImages,
+    /// Writes events.
+    pub recorder: Recorder,
+    /// Since when an agent has not acknowledged which revision, by the MeshSync's uid.
+    pub waiting: Mutex<HashMap<String, (String, Instant)>>,
+}
+
+/// Reconciles one MeshSync.
+///
+/// # Errors
+/// What [`on_error`] decides about.
+pub async fn reconcile(meshsync: Arc<MeshSync>, context: Arc<Context>) -> Result<Action, Error> {
+    if meshsync.metadata.deletion_timestamp.is_some() {
+        return Ok(Action::await_change());
+    }
+    let surroundings = context.surroundings.borrow().clone();
+    let Some(surroundings) = surroundings else {
+        return Err(Error::Waiting("discovery has not been read yet".to_owned()));
+    };
+    let input = dereference(&context.client, (*meshsync).clone(), surroundings).await?;
+    let (validated, findings) = validate(&input, &context.images);
+    let result = match validated {
+        Some(validated) => Some(put_in_place(&context, &input, validated).await),
+        None => None,
+    };
+    let outcome = match &result {
+        Some(Ok(applied)) => Outcome::Applied(applied),
+        Some(Err(error)) => Outcome::Failed(error),
+        None => Outcome::Nothing,
+    };
+    let now = status(&input, &findings, &outcome, Timestamp::now());
+    tell(&context, &input, &findings, &outcome, &now).await;
+    write_status(&context.client, &input, now).await?;
+    match result {
+        Some(Ok(applied)) => Ok(next(&input, &applied)),
+        Some(Err(error)) => Err(error),
+        None => Ok(Action::requeue(Class::Invalid.retry_after())),
+    }
+}
+
+/// Decides when to try again.
+#[must_use]
+pub fn on_error(meshsync: Arc<MeshSync>, error: &Error, _: Arc<Context>) -> Action {
+    let delay = error.class().retry_after();
+    let (namespace, name) = (meshsync.namespace().unwrap_or_default(), meshsync.name_any());
+    match error.class() {
+        Class::Waiting => tracing::debug!(%error, "MeshSync {namespace}/{name}"),
+        _ => tracing::warn!(%error, retry_in = ?delay, "MeshSync {namespace}/{name}"),
+    }
+    Action::requeue(delay)
+}
+
+async fn put_in_place(context: &Context, input: &Dereferenced, mut validated: Validated) -> Result<Applied, Error> {
+    let settled = is_settled(input, &validated);
+    if must_roll(context, input, &validated, settled) {
+        let message = format!(
+            "the agent has not put configuration {} in force within {} s: its pod is replaced",
+            validated.config.revision,
+            ACKNOWLEDGE_WITHIN.as_secs()
+        );
+        publish(context, &input.meshsync, EventType::Warning, "AgentRestarted", message).await;
+        validated.rolled_for = Some(validated.config.revision.clone());
+    }
+    let built = build(&validated, &input.granted, settled)?;
+    apply(&context.client, validated, built, input.broker_secret_exists).await
+}
+
+/// Whether the agent has put in force what it is to be given.
+fn is_settled(input: &Dereferenced, validated: &Validated) -> bool {
+    let agent = input.meshsync.status.as_ref().and_then(|status| status.agent.as_ref());
+    agent.is_some_and(|agent| agent.applied_revision == validated.config.revision)
+}
+
+/// Whether the agent was given this configuration long ago, runs, and still has not put it in force.
+fn must_roll(context: &Context, input: &Dereferenced, validated: &Validated, settled: bool) -> bool {
+    let mut waiting = context.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+    let (uid, revision) = (&validated.identity.uid, &validated.config.revision);
+    if settled || !input.agent_available {
+        waiting.remove(uid);
+        return false;
+    }
+    let (since_revision, since) = waiting.entry(uid.clone()).or_insert_with(|| (revision.clone(), Instant::now()));
+    if since_revision != revision {
+        *since_revision = revision.clone();
+        *since = Instant::now();
+    }
+    since.elapsed() >= ACKNOWLEDGE_WITHIN && input.rolled_for.as_ref() != Some(revision)
+}
+
+/// Everything else that matters comes as a change; only what nobody tells is waited for.
+fn next(input: &Dereferenced, applied: &Applied) -> Action {
+    if !is_settled(input, &applied.input) {
+        return Action::requeue(ACKNOWLEDGE_WITHIN / 4);
+    }
+    if !input.missing_secrets.is_empty() {
+        return Action::requeue(Class::Waiting.retry_after());
+    }
+    // Spread by uid, so that a thousand MeshSyncs do not come at the same moment.
+    let spread = applied.input.identity.uid.bytes().fold(0_u64, |sum, byte| sum * 31 % 1800 + u64::from(byte));
+    Action::requeue(RELAX + Duration::from_secs(spread % 1800))
+}
+
+/// Events for what a person would want to hear about once.
+async fn tell(
+    context: &Context,
+    input: &Dereferenced,
+    findings: &Findings,
+    outcome: &Outcome<'_>,
+    now: &MeshSyncStatus,
+) {
+    let before = input.meshsync.status.as_ref();
+    let said = |condition: &str, status: Option<&MeshSyncStatus>| {
+        let conditions = status.map(|status| status.conditions.as_slice()).unwrap_or_default();
+        conditions.iter().find(|c| c.type_ == condition).map(|c| (c.reason.clone(), c.message.clone()))
+    };
+    let is_news = |condition: &str| said(condition, before) != said(condition, Some(now));
+    if let Some((reason, message)) = &findings.rejected
+        && is_news(meshsync_crds::conditions::RESOLVED)
+    {
+        publish(context, &input.meshsync, EventType::Warning, reason, message.clone()).await;
+    }
+    if !input.missing_secrets.is_empty() && is_news(meshsync_crds::conditions::BROKER_AVAILABLE) {
+        let message = format!("missing: {}", input.missing_secrets.join(", "));
+        publish(context, &input.meshsync, EventType::Warning, "SecretNotFound", message).await;
+    }
+    if let Outcome::Applied(applied) = outcome {
+        if !applied.written.is_empty() {
+            let message = format!("applied {}", applied.written.join(", "));
+            publish(context, &input.meshsync, EventType::Normal, "Applied", message).await;
+        }
+        if !applied.removed.is_empty() {
+            let message = format!("removed {}", applied.removed.join(", "));
+            publish(context, &input.meshsync, EventType::Normal, "Removed", message).await;
+        }
+    }
+}
+
+async fn publish(context: &Context, meshsync: &MeshSync, type_: EventType, reason: &str, note: String) {
+    let event = Event {
+        type_,
+        reason: reason.to_owned(),
+        // The API takes 1,024 bytes.
+        note: Some(note.chars().take(1000).collect()),
+        action: "Reconcile".to_owned(),
+        secondary: None,
+    };
+    if let Err(error) = context.recorder.publish(&event, &meshsync.object_ref(&())).await {
+        tracing::warn!(%error, reason, "cannot write an event");
+    }
+}
+
+async fn write_status(client: &Client, input: &Dereferenced, now: MeshSyncStatus) -> Result<(), Error> {
+    let before = input.meshsync.status.clone().unwrap_or_default();
+    if before == (MeshSyncStatus { agent: before.agent.clone(), ..now.clone() }) {
+        return Ok(());
+    }
+    let (namespace, name) = (input.meshsync.namespace().unwrap_or_default(), input.meshsync.name_any());
+    let api: Api<MeshSync> = Api::namespaced(client.clone(), &namespace);
+    let patch = serde_json::json!({
+        "apiVersion": format!("{GROUP}/{VERSION}"), "kind": "MeshSync",
+        "metadata": {"name": name, "uid": input.meshsync.uid()},
+        "status": now,
+    });
+    let params = PatchParams::apply(OPERATOR_FIELD_MANAGER).force();
+    match api.patch_status(&name, &params, &Patch::Apply(&patch)).await {
+        Ok(_) => Ok(()),
+        // It was deleted meanwhile.
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+        Err(error) => Err(Error::api(format!("write the status of MeshSync {namespace}/{name}"))(error)),
+    }
+}

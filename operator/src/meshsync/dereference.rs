@@ -1,0 +1,121 @@
+//! Step one: reads everything that a MeshSync refers to.
+
+use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
+use k8s_openapi::api::core::v1::{ConfigMap, Secret, SecretKeySelector};
+use k8s_openapi::api::rbac::v1::ClusterRole;
+use kube::{Api, Client, ResourceExt};
+use meshsync_crds::MeshSync;
+use meshsync_crds::agent_config::AgentConfig;
+use meshsync_crds::names::{AGENT_CONFIG_KEY, ANNOTATION_RESTARTED_AT};
+
+use super::names::Identity;
+use crate::error::Error;
+use crate::surroundings::Surroundings;
+
+/// A MeshSync and what it refers to, as they are now.
+#[derive(Clone, Debug, Default)]
+pub struct Dereferenced {
+    /// The MeshSync.
+    pub meshsync: MeshSync,
+    /// What it depends on besides itself.
+    pub surroundings: Surroundings,
+    /// The configuration that its agent was last given.
+    pub last_config: Option<AgentConfig>,
+    /// Rules that its agent has now.
+    pub granted: Vec<k8s_openapi::api::rbac::v1::PolicyRule>,
+    /// Whether the managed broker's Secret exists.
+    pub broker_secret_exists: bool,
+    /// Secrets and keys that it names and that do not exist.
+    pub missing_secrets: Vec<String>,
+    /// Versions of the Secrets that its pod gets its credentials from: a change rolls the pod.
+    pub secret_versions: Vec<String>,
+    /// Whether the agent's Deployment is available.
+    pub agent_available: bool,
+    /// Whether the managed broker is ready.
+    pub broker_ready: bool,
+    /// Value of the annotation that rolled the agent last.
+    pub rolled_for: Option<String>,
+}
+
+/// Reads what `meshsync` refers to.
+///
+/// # Errors
+/// A request that failed for another reason than that the object does not exist.
+pub async fn dereference(
+    client: &Client,
+    meshsync: MeshSync,
+    surroundings: Surroundings,
+) -> Result<Dereferenced, Error> {
+    let identity = Identity::of(&meshsync);
+    let namespace = identity.namespace.as_str();
+    let config_maps: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
+    let deployments: Api<Deployment> = Api::namespaced(client.clone(), namespace);
+    let stateful_sets: Api<StatefulSet> = Api::namespaced(client.clone(), namespace);
+    let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
+    let cluster_roles: Api<ClusterRole> = Api::all(client.clone());
+    let (agent, broker, cluster) = (identity.agent(), identity.broker(), identity.cluster_scoped());
+    let read = |what: &str| Error::api(format!("read {what} of MeshSync {namespace}/{}", identity.name));
+
+    let last_config = config_maps.get_opt(&agent).await.map_err(read("the ConfigMap"))?.and_then(|map| {
+        let text = map.data?.remove(AGENT_CONFIG_KEY)?;
+        AgentConfig::parse(&text).ok()
+    });
+    let granted = cluster_roles.get_opt(&cluster).await.map_err(read("the ClusterRole"))?;
+    let deployment = deployments.get_opt(&agent).await.map_err(read("the Deployment"))?;
+    let stateful_set = stateful_sets.get_opt(&broker).await.map_err(read("the StatefulSet"))?;
+    let own_secret = secrets.get_opt(&broker).await.map_err(read("the broker's Secret"))?;
+    let mut secret_versions: Vec<String> = own_secret.iter().filter_map(ResourceExt::resource_version).collect();
+    let mut missing_secrets = Vec::new();
+    for wanted in named_secrets(&meshsync) {
+        match secrets.get_opt(&wanted.name).await.map_err(read("a Secret"))? {
+            Some(secret) if has_key(&secret, &wanted.key) => {
+                secret_versions.extend(secret.resource_version());
+            }
+            Some(_) => missing_secrets.push(format!("key `{}` of Secret {namespace}/{}", wanted.key, wanted.name)),
+            None => missing_secrets.push(format!("Secret {namespace}/{}", wanted.name)),
+        }
+    }
+    Ok(Dereferenced {
+        last_config,
+        granted: granted.and_then(|role| role.rules).unwrap_or_default(),
+        broker_secret_exists: own_secret.is_some(),
+        missing_secrets,
+        secret_versions,
+        agent_available: deployment.as_ref().is_some_and(is_available),
+        broker_ready: stateful_set.and_then(|set| set.status?.ready_replicas).is_some_and(|ready| ready > 0),
+        rolled_for: deployment
+            .and_then(|deployment| deployment.spec?.template.metadata?.annotations?.remove(ANNOTATION_RESTARTED_AT)),
+        meshsync,
+        surroundings,
+    })
+}
+
+/// Every Secret that the spec names.
+fn named_secrets(meshsync: &MeshSync) -> Vec<SecretKeySelector> {
+    let Some(external) = meshsync.spec.broker.as_ref().and_then(|broker| broker.external.as_ref()) else {
+        return Vec::new();
+    };
+    let credentials = external.credentials.as_ref();
+    [
+        credentials.and_then(|c| c.token.clone()),
+        credentials.and_then(|c| c.user.clone()),
+        credentials.and_then(|c| c.password.clone()),
+        external.tls.as_ref().and_then(|tls| tls.ca.clone()),
+    ]
+    .into_iter()
+    .flatten()
+    .filter(|selector| selector.optional != Some(true))
+    .collect()
+}
+
+fn has_key(secret: &Secret, key: &str) -> bool {
+    secret.data.as_ref().is_some_and(|data| data.contains_key(key))
+}
+
+/// The controller has seen the newest spec, and a pod of it is available.
+fn is_available(deployment: &Deployment) -> bool {
+    let Some(status) = &deployment.status else { return false };
+    status.observed_generation >= deployment.metadata.generation
+        && status.updated_replicas.unwrap_or_default() > 0
+        && status.available_replicas.unwrap_or_default() > 0
+}

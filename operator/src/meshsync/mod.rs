@@ -1,0 +1,10 @@
+//! The kind MeshSync, step by step.
+
+pub mod apply;
+pub mod build;
+pub mod controller;
+pub mod dereference;
+pub mod names;
+pub mod status;
+pub mod sweep;
+pub mod validate;

@@ -1,0 +1,197 @@
+//! Step five: what to tell, computed from what is applied. Pure.
+
+use k8s_openapi::jiff::Timestamp;
+use meshsync_crds::conditions::{
+    AGENT_AVAILABLE, AUTHORIZED, BROKER_AVAILABLE, PUBLISHED, READY, RESOLVED, Verdict, set,
+};
+use meshsync_crds::{
+    AgentPhase, AgentStatus, BrokerStatus, ConfigurationStatus, InspectionTier, MeshSyncStatus, PresenceTier,
+    TiersStatus,
+};
+
+use super::apply::Applied;
+use super::build;
+use super::dereference::Dereferenced;
+use super::validate::{Broker, Findings};
+use crate::error::Error;
+
+/// What a reconciliation came to.
+#[derive(Debug)]
+pub enum Outcome<'a> {
+    /// Everything is in place.
+    Applied(&'a Applied),
+    /// Nothing could be built.
+    Nothing,
+    /// Applying failed.
+    Failed(&'a Error),
+}
+
+/// The status, without `agent`, which is the agent's own.
+#[must_use]
+pub fn status(input: &Dereferenced, findings: &Findings, outcome: &Outcome<'_>, now: Timestamp) -> MeshSyncStatus {
+    let before = input.meshsync.status.clone().unwrap_or_default();
+    let agent = before.agent.clone();
+    let generation = input.meshsync.metadata.generation;
+    let mut conditions = before.conditions.clone();
+    let verdicts = [
+        (RESOLVED, resolved(findings)),
+        (AUTHORIZED, authorized(findings, outcome)),
+        (BROKER_AVAILABLE, broker_available(input, outcome)),
+        (AGENT_AVAILABLE, agent_available(input, outcome, agent.as_ref())),
+        (PUBLISHED, published(agent.as_ref())),
+    ];
+    for (condition, verdict) in &verdicts {
+        set(&mut conditions, condition, verdict, generation, now);
+    }
+    set(&mut conditions, READY, &ready(&verdicts, outcome), generation, now);
+    let applied = match outcome {
+        Outcome::Applied(applied) => Some(*applied),
+        Outcome::Nothing | Outcome::Failed(_) => None,
+    };
+    MeshSyncStatus {
+        conditions,
+        observed_generation: generation,
+        configuration: applied
+            .map(|applied| ConfigurationStatus {
+                revision: applied.input.config.revision.clone(),
+                source: findings.source,
+                informer_config: findings.informer_config.clone(),
+            })
+            .or(before.configuration),
+        tiers: Some(TiersStatus {
+            presence: PresenceTier {
+                types: count(input.surroundings.discovered.types.iter().filter(|t| t.preferred).count()),
+                failed_groups: input
+                    .surroundings
+                    .discovered
+                    .failed
+                    .iter()
+                    .map(|failed| format!("{}/{}", failed.group, failed.version))
+                    .collect(),
+            },
+            inspection: InspectionTier { types: count(findings.selected), refused: findings.refused.clone() },
+        }),
+        broker: applied.map(broker_status).or(before.broker),
+        agent: None,
+    }
+}
+
+fn broker_status(applied: &Applied) -> BrokerStatus {
+    let managed = matches!(applied.input.broker, Broker::Managed(_));
+    BrokerStatus {
+        managed,
+        url: build::url(&applied.input),
+        secret_name: managed.then(|| applied.input.identity.broker()),
+    }
+}
+
+fn resolved(findings: &Findings) -> Verdict {
+    match (&findings.rejected, &findings.notes) {
+        (Some((reason, message)), _) => {
+            Verdict::no(reason, format!("{message} (the last good configuration stays in force)"))
+        }
+        (None, Some((reason, message))) => Verdict::yes(reason, message.clone()),
+        (None, None) => Verdict::yes("Resolved", format!("{} types are selected", findings.selected)),
+    }
+}
+
+fn authorized(findings: &Findings, outcome: &Outcome<'_>) -> Verdict {
+    match outcome {
+        Outcome::Failed(error) => Verdict::no(error.reason(), error.to_string()),
+        Outcome::Nothing => Verdict::unknown("NothingSelected", "there is nothing to grant"),
+        Outcome::Applied(_) if findings.refused.is_empty() => {
+            Verdict::yes("Granted", "the agent may read every selected type")
+        }
+        Outcome::Applied(_) => {
+            let names: Vec<&str> = findings.refused.iter().map(|refused| refused.type_.as_str()).collect();
+            let why = findings.refused.first().map(|refused| refused.message.as_str()).unwrap_or_default();
+            Verdict::no("NotGrantable", format!("not watched: {}; {why}", names.join(", ")))
+        }
+    }
+}
+
+fn broker_available(input: &Dereferenced, outcome: &Outcome<'_>) -> Verdict {
+    if !input.missing_secrets.is_empty() {
+        let missing = input.missing_secrets.join(", ");
+        let message =
+            format!("spec.broker.external names what does not exist: {missing}; create it and the agent starts");
+        return Verdict::no("SecretNotFound", message);
+    }
+    match outcome {
+        Outcome::Applied(applied) => match &applied.input.broker {
+            Broker::Managed(_) if input.broker_ready => Verdict::yes("Ready", "the managed broker is ready"),
+            Broker::Managed(_) => Verdict::no("Starting", "the managed broker's pod is not ready yet"),
+            Broker::External(external) => external_available(input, &external.url),
+        },
+        Outcome::Nothing | Outcome::Failed(_) => Verdict::unknown("NotApplied", "see the condition Ready"),
+    }
+}
+
+/// Nobody but the agent talks to an external broker: its word counts.
+fn external_available(input: &Dereferenced, url: &str) -> Verdict {
+    match input.meshsync.status.as_ref().and_then(|status| status.agent.as_ref()) {
+        None => Verdict::unknown("NotReported", "the agent has not reported yet"),
+        Some(agent) if agent.message.contains("no connection to the broker") => {
+            let message = format!("the agent cannot connect to {url}; check spec.broker.external and the agent's log");
+            Verdict::no("Unreachable", message)
+        }
+        Some(_) => Verdict::yes("Connected", format!("the agent is connected to {url}")),
+    }
+}
+
+fn agent_available(input: &Dereferenced, outcome: &Outcome<'_>, agent: Option<&AgentStatus>) -> Verdict {
+    let Outcome::Applied(applied) = outcome else {
+        return Verdict::unknown("NotApplied", "see the condition Ready");
+    };
+    let wanted = &applied.input.config.revision;
+    match agent {
+        _ if !input.agent_available => {
+            let pod = format!("kubectl get pods -n {} -l {}", applied.input.identity.namespace, pod_selector(applied));
+            Verdict::no("Starting", format!("the agent's pod is not available yet; see {pod}"))
+        }
+        Some(agent) if agent.applied_revision == *wanted => {
+            Verdict::yes("Acknowledged", format!("the agent has put configuration {wanted} in force"))
+        }
+        Some(AgentStatus { rejected_revision: Some(rejected), message, .. }) if rejected == wanted => {
+            Verdict::no("Rejected", message.clone())
+        }
+        _ => Verdict::no("Acknowledging", format!("the agent has not put configuration {wanted} in force yet")),
+    }
+}
+
+fn pod_selector(applied: &Applied) -> String {
+    format!("{}={}", meshsync_crds::names::LABEL_MESHSYNC_NAME, applied.input.identity.name)
+}
+
+fn published(agent: Option<&AgentStatus>) -> Verdict {
+    let Some(agent) = agent else { return Verdict::unknown("NotReported", "the agent has not reported yet") };
+    match agent.phase {
+        AgentPhase::Live => Verdict::yes("Live", "everything that is watched is with the broker"),
+        // What is refused or rejected is told by other conditions; what could be watched is published.
+        AgentPhase::Degraded
+            if agent.outbox == 0 && agent.behind_since.is_none() && agent.rejected_revision.is_some() =>
+        {
+            Verdict::yes("Live", agent.message.clone())
+        }
+        AgentPhase::Degraded => Verdict::no("Degraded", agent.message.clone()),
+        AgentPhase::Discovering => Verdict::no("Discovering", "the agent finds out what there is"),
+        AgentPhase::Synchronizing => {
+            Verdict::no("Synchronizing", format!("{} types are not listed completely yet", agent.pending_types))
+        }
+        AgentPhase::Stopping => Verdict::no("Stopping", "the agent stops"),
+    }
+}
+
+fn ready(verdicts: &[(&'static str, Verdict)], outcome: &Outcome<'_>) -> Verdict {
+    if let Outcome::Failed(error) = outcome {
+        return Verdict::no(error.reason(), error.to_string());
+    }
+    match verdicts.iter().find(|(_, verdict)| verdict.status != Some(true)) {
+        None => Verdict::yes("Live", "the snapshot is live and published"),
+        Some((condition, verdict)) => Verdict::no(verdict.reason, format!("{condition}: {}", verdict.message)),
+    }
+}
+
+fn count(count: usize) -> i32 {
+    i32::try_from(count).unwrap_or(i32::MAX)
+}
