@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
@@ -17,6 +18,9 @@ use crate::shutdown::Shutdown;
 
 /// Content type of the OpenMetrics text format, version 1.0.0.
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Time for requests under way once shutdown was asked for.
+const LINGER: Duration = Duration::from_secs(2);
 
 /// A listener that could not be opened or that failed.
 #[derive(Debug, thiserror::Error)]
@@ -49,7 +53,7 @@ pub async fn bind(address: SocketAddr, purpose: &'static str) -> Result<TcpListe
     TcpListener::bind(address).await.map_err(|source| ListenError::Bind { address, purpose, source })
 }
 
-/// Serves `router` until shutdown; requests under way may finish.
+/// Serves `router` until shutdown; requests under way have two seconds to finish.
 ///
 /// # Errors
 /// [`ListenError::Serve`].
@@ -59,10 +63,13 @@ pub async fn serve(
     purpose: &'static str,
     shutdown: Shutdown,
 ) -> Result<(), ListenError> {
-    axum::serve(listener, router)
-        .with_graceful_shutdown(async move { shutdown.requested().await })
-        .await
-        .map_err(|source| ListenError::Serve { purpose, source })
+    let token = shutdown.token().clone();
+    let server = axum::serve(listener, router).with_graceful_shutdown(token.cancelled_owned());
+    tokio::select! {
+        ended = server.into_future() => ended.map_err(|source| ListenError::Serve { purpose, source }),
+        // Anyone can open a connection here and go silent: an orderly end must not wait for that.
+        () = async { shutdown.requested().await; tokio::time::sleep(LINGER).await } => Ok(()),
+    }
 }
 
 #[derive(Clone)]
@@ -133,6 +140,21 @@ mod tests {
 
         shutdown.begin();
         server.await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_client_that_never_finishes_does_not_hold_up_the_end() {
+        let listener = bind("127.0.0.1:0".parse().unwrap(), "probes").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let shutdown = Shutdown::new();
+        let router = router(Readiness::default(), Arc::new(Registry::default()));
+        let server = tokio::spawn(serve(listener, router, "probes", shutdown.clone()));
+        let mut slow = tokio::net::TcpStream::connect(address).await.unwrap();
+        slow.write_all(b"GET /healthz HTTP/1.1\r\nHost:").await.unwrap();
+        // Connections are accepted in order: the slow one is in the server's hands now.
+        assert!(get(address, "/healthz").await.starts_with("HTTP/1.1 200"));
+        shutdown.begin();
+        tokio::time::timeout(LINGER * 3, server).await.unwrap().unwrap().unwrap();
     }
 
     #[tokio::test]
