@@ -141,7 +141,10 @@ fn from_meshery(object: &Value) -> Value {
         let entries = metadata[field].as_array().map(Vec::as_slice).unwrap_or_default();
         let map: Map<String, Value> = entries
             .iter()
-            .filter_map(|entry| Some((entry["key"].as_str()?.to_owned(), entry["value"].clone())))
+            // The format leaves an empty value out.
+            .filter_map(|entry| {
+                Some((entry["key"].as_str()?.to_owned(), json!(entry["value"].as_str().unwrap_or_default())))
+            })
             .collect();
         insert_unless_empty(&mut out, field, Value::Object(map));
     }

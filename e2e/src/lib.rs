@@ -33,6 +33,7 @@ pub mod programs;
 pub mod progress;
 pub mod provider;
 pub mod stream;
+pub mod system;
 pub mod wait;
 
 pub use lab::Lab;

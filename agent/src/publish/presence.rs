@@ -83,8 +83,10 @@ pub async fn observe(
             }
         }
     };
-    let version = async { client.apiserver_version().await.map(|info| info.git_version).unwrap_or_default() };
-    let (_, server_version) = tokio::join!(tokio::time::timeout(COUNT_WITHIN, counting), version);
+    // Objects wait for presence: nothing in here may take long.
+    let version = tokio::time::timeout(COUNT_WITHIN, client.apiserver_version());
+    let (_, version) = tokio::join!(tokio::time::timeout(COUNT_WITHIN, counting), version);
+    let server_version = version.ok().and_then(Result::ok).map(|info| info.git_version).unwrap_or_default();
     let present = |(t, objects): (&ServedType, Option<u64>)| PresentType {
         group: t.group.clone(),
         version: t.version.clone(),

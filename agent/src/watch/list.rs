@@ -1,5 +1,7 @@
 //! The paged list: reads a whole collection, a few hundred objects at a time.
 
+use std::time::Duration;
+
 use bytes::BytesMut;
 use futures::TryStreamExt;
 use kube::Client;
@@ -12,6 +14,8 @@ use crate::object::{ListPage, ResourceVersion};
 const FIRST_LIMIT: usize = 250;
 /// Bounds of a page.
 const LIMITS: std::ops::RangeInclusive<usize> = 10..=1000;
+/// A page that stops arriving for this long is given up: its list holds one of a few places.
+const SILENCE: Duration = Duration::from_secs(60);
 /// What a page should weigh. Small enough that a few lists at once stay cheap, large enough that the API server is not
 /// asked thousands of times.
 const PAGE_BYTES: usize = 2 * 1024 * 1024;
@@ -30,7 +34,9 @@ pub(super) async fn list(client: &Client, source: &Source, sink: &Sink) -> Resul
         let request = source.list_request(&ListQuery { limit, token: &token })?;
         body.clear();
         let mut chunks = chunks(send(client, request).await?);
-        while let Some(chunk) = chunks.try_next().await? {
+        loop {
+            let chunk = tokio::time::timeout(SILENCE, chunks.try_next()).await;
+            let Some(chunk) = chunk.map_err(|_| RequestError::silent(SILENCE))?? else { break };
             body.extend_from_slice(&chunk);
         }
         sink.board.update(&sink.name, |report| report.bytes += body.len() as u64);

@@ -14,6 +14,9 @@ use super::type_loop::WatchSpec;
 
 /// Longest error body that is read.
 const ERROR_BODY_MAX: usize = 16 * 1024;
+/// How long the head of an answer may take. The client has no limit of its own, and a peer that vanished would keep a
+/// first list's place for ever: a few of them would hold up every other type.
+const ANSWER_WITHIN: Duration = Duration::from_secs(90);
 /// Accept header for objects without spec and status (KEP-2334); a server that cannot do so sends whole objects.
 const METADATA_LIST: &str = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json";
 const METADATA_WATCH: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json";
@@ -57,6 +60,11 @@ pub enum RequestError {
 impl RequestError {
     pub(crate) fn transient(error: &dyn std::error::Error) -> Self {
         Self::Transient { message: chain(error), retry_after: None }
+    }
+
+    pub(super) fn silent(limit: Duration) -> Self {
+        let message = format!("nothing was heard for {} s; connecting again", limit.as_secs());
+        Self::Transient { message, retry_after: None }
     }
 
     pub(super) fn from_status(status: u16, message: String, retry_after: Option<Duration>) -> Self {
@@ -120,7 +128,9 @@ fn escape(text: &str) -> String {
 
 /// Sends `request`; the answer is a success whose body has not been read.
 pub(crate) async fn send(client: &Client, request: Request<Vec<u8>>) -> Result<Response<Body>, RequestError> {
-    let response = client.send(request.map(Body::from)).await.map_err(|error| RequestError::transient(&error))?;
+    let sent = tokio::time::timeout(ANSWER_WITHIN, client.send(request.map(Body::from))).await;
+    let response = sent.map_err(|_| RequestError::silent(ANSWER_WITHIN))?;
+    let response = response.map_err(|error| RequestError::transient(&error))?;
     let status = response.status();
     if status.is_success() {
         return Ok(response);

@@ -208,7 +208,6 @@ impl TypeLoop {
             RequestError::Expired => {
                 tracing::info!(r#type = name, "the watch is too old to go on; listing again");
                 self.version = None;
-                phase = Phase::Behind;
             }
             RequestError::Refused { .. } => {
                 phase = Phase::Refused;

@@ -1,0 +1,180 @@
+//! The whole system in a cluster, installed the way the README says: the generated definition, the manifest, a sample.
+
+#![allow(clippy::indexing_slicing, reason = "a missing field of a JSON value reads as null")]
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
+
+use crate::await_condition;
+use crate::cluster::Cluster;
+use crate::image::Image;
+use crate::programs::binary;
+use crate::progress;
+use crate::stream::Consumer;
+
+/// Namespace of operator, agent and broker, as the manifest and the samples have it.
+pub const NAMESPACE: &str = "meshery";
+/// Name of the MeshSync of the sample.
+pub const NAME: &str = "meshsync";
+/// Longest time for anything that takes pods to start.
+const DEADLINE: Duration = Duration::from_secs(120);
+
+/// A file below `deploy/`.
+#[must_use]
+pub fn deploy(file: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy").join(file)
+}
+
+/// Operator, agent and broker in a cluster with a node.
+pub struct System<'a> {
+    cluster: &'a Cluster,
+}
+
+impl<'a> System<'a> {
+    /// Loads the images that the manifest names, and installs the API and the operator.
+    ///
+    /// # Errors
+    /// The first command that fails, or an operator that does not become ready.
+    pub async fn install(cluster: &'a Cluster) -> Result<Self> {
+        let manifest = std::fs::read_to_string(deploy("manifests/operator.yaml")).context("read the manifest")?;
+        for image in images(&manifest)? {
+            progress::say(format!("loading {}", image.reference()));
+            cluster.load(&image).await?;
+        }
+        progress::say("installing the API: meshsync-operator crd generate | kubectl apply -f -");
+        cluster.apply(generated_definitions()?).await?;
+        progress::say("installing the operator: kubectl apply -f deploy/manifests/operator.yaml");
+        cluster.apply(manifest).await?;
+        let rollout = ["rollout", "status", "-n", NAMESPACE, "deployment/meshsync-operator", "--timeout=120s"];
+        cluster.kubectl(rollout).await?;
+        Ok(Self { cluster })
+    }
+
+    /// Applies a sample and waits until its MeshSync is ready.
+    ///
+    /// # Errors
+    /// When it does not become ready; the message holds its conditions.
+    pub async fn apply_sample(&self, sample: &str) -> Result<()> {
+        progress::say(format!("applying deploy/samples/{sample}"));
+        self.cluster.apply(std::fs::read(deploy("samples").join(sample))?).await?;
+        self.await_ready().await
+    }
+
+    /// Waits until the MeshSync is ready.
+    ///
+    /// # Errors
+    /// When it is not in time; the message holds its conditions.
+    pub async fn await_ready(&self) -> Result<()> {
+        let mut last = Value::Null;
+        let ready = await_condition("the MeshSync is Ready", DEADLINE, async || {
+            last = self.meshsync().await?["status"]["conditions"].take();
+            let conditions = last.as_array().map(Vec::as_slice).unwrap_or_default();
+            Ok(conditions.iter().any(|c| c["type"] == "Ready" && c["status"] == "True").then_some(()))
+        });
+        ready.await.with_context(|| format!("conditions: {last:#}"))
+    }
+
+    /// The MeshSync.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub async fn meshsync(&self) -> Result<Value> {
+        let text = self.cluster.kubectl(["get", "meshsync", NAME, "-n", NAMESPACE, "-o", "json"]).await?;
+        serde_json::from_str(&text).context("kubectl get meshsync -o json")
+    }
+
+    /// Changes the MeshSync with a merge patch.
+    ///
+    /// # Errors
+    /// When the API server refuses it.
+    pub async fn patch(&self, patch: &Value) -> Result<()> {
+        let patch = patch.to_string();
+        let arguments = ["patch", "meshsync", NAME, "-n", NAMESPACE, "--type=merge", "-p", &patch];
+        self.cluster.kubectl(arguments).await.map(drop)
+    }
+
+    /// A connection to the managed broker, with the token that the operator made.
+    ///
+    /// # Errors
+    /// When the Secret or the Service is missing, or the broker refuses the token.
+    pub async fn broker(&self) -> Result<async_nats::Client> {
+        let name = format!("{NAME}-broker");
+        let token = ["get", "secret", &name, "-n", NAMESPACE, "-o", "go-template={{.data.token | base64decode}}"];
+        let token = self.cluster.kubectl(token).await?;
+        let address = ["get", "service", &name, "-n", NAMESPACE, "-o", "jsonpath={.spec.clusterIP}"];
+        let address = self.cluster.kubectl(address).await?;
+        let connect = async || {
+            let options = async_nats::ConnectOptions::with_token(token.clone());
+            Ok(Some(options.connect(format!("{address}:4222")).await?))
+        };
+        await_condition("the broker's Service answers", DEADLINE, connect).await
+    }
+
+    /// A consumer that asks for everything the agent holds and follows from there, as a Meshery Server does.
+    ///
+    /// # Errors
+    /// When the broker cannot be reached.
+    pub async fn consumer(&self, needle: Option<&str>) -> Result<Consumer> {
+        let client = self.broker().await?;
+        let consumer = Consumer::subscribe(client.clone(), needle).await?;
+        let resync = r#"{"ObjectType":"request-payload","EventType":"","Request":{"Entity":"resync-discovery","Payload":""},"Object":null}"#;
+        client.publish("meshery.meshsync.request", resync.into()).await?;
+        client.flush().await?;
+        Ok(consumer)
+    }
+
+    /// Name, restarts and address of the agent's pod.
+    ///
+    /// # Errors
+    /// When there is not exactly one.
+    pub async fn agent_pod(&self) -> Result<Value> {
+        let selector = format!("app.kubernetes.io/component=agent,app.kubernetes.io/instance={NAME}");
+        let text = self.cluster.kubectl(["get", "pods", "-n", NAMESPACE, "-l", &selector, "-o", "json"]).await?;
+        let mut list: Value = serde_json::from_str(&text)?;
+        let pods = list["items"].as_array().map(Vec::len).unwrap_or_default();
+        ensure!(pods == 1, "there are {pods} agent pods");
+        Ok(list["items"][0].take())
+    }
+
+    /// The agent's metrics, as text.
+    ///
+    /// # Errors
+    /// When the pod cannot be reached.
+    pub async fn agent_metrics(&self) -> Result<String> {
+        let pod = self.agent_pod().await?;
+        let name = pod["metadata"]["name"].as_str().unwrap_or_default();
+        let path = format!("/api/v1/namespaces/{NAMESPACE}/pods/{name}:11000/proxy/metrics");
+        self.cluster.kubectl(["get", "--raw", &path]).await
+    }
+}
+
+/// The value of one sample in metrics text, e.g. `process_resident_memory_bytes` or `x_total{type="pods"}`.
+#[must_use]
+pub fn metric(text: &str, sample: &str) -> Option<f64> {
+    text.lines().find_map(|line| line.strip_prefix(sample)?.strip_prefix(' ')?.parse().ok())
+}
+
+/// Our binaries and nats-server, under the references that the manifest has.
+fn images(manifest: &str) -> Result<Vec<Image>> {
+    let reference = |part: &str| {
+        manifest
+            .split(['"', ' ', '\n'])
+            .find(|word| word.contains(part) && word.contains(':'))
+            .with_context(|| format!("the manifest names no image with {part}"))
+    };
+    Ok(vec![
+        Image::new(reference("/meshsync-operator:")?, binary("meshsync-operator")?),
+        Image::new(reference("/meshsync-agent:")?, binary("meshsync-agent")?),
+        Image::nats(reference("nats:")?)?,
+    ])
+}
+
+fn generated_definitions() -> Result<Vec<u8>> {
+    let output = Command::new(binary("meshsync-operator")?).args(["crd", "generate"]).output()?;
+    ensure!(output.status.success(), "crd generate: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(output.stdout)
+}

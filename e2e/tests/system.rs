@@ -1,0 +1,103 @@
+//! The whole system on a node with real pods, installed as the README says.
+
+#![allow(clippy::indexing_slicing, reason = "tests may panic")]
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use meshsync_e2e::cluster::{Cluster, Level};
+use meshsync_e2e::everything::{NOT_WATCHED, differences};
+use meshsync_e2e::stream::Consumer;
+use meshsync_e2e::system::{NAME, NAMESPACE, System, metric};
+use meshsync_e2e::{await_condition, lab};
+use serde_json::json;
+
+const DEADLINE: Duration = Duration::from_secs(60);
+
+async fn await_equal(cluster: &Cluster, consumer: &Consumer, left_out: &[&str]) -> Result<()> {
+    let mut last = String::new();
+    let equal = await_condition("the consumer holds what the cluster holds", DEADLINE, async || {
+        let differences = differences(cluster, consumer, left_out).await?;
+        last = differences.to_string();
+        Ok(differences.is_empty().then_some(()))
+    });
+    equal.await.map_err(|error| error.context(last))
+}
+
+async fn await_no_config_maps(consumer: &Consumer) -> Result<()> {
+    await_condition("the ConfigMaps have left", Duration::from_secs(10), async || {
+        Ok((consumer.view().count("v1", "ConfigMap") == 0).then_some(()))
+    })
+    .await
+}
+
+/// Watches opened so far, by type, but for ConfigMaps.
+async fn watch_opens(system: &System<'_>) -> Result<Vec<String>> {
+    let metrics = system.agent_metrics().await?;
+    let opens = metrics.lines().filter(|line| line.starts_with("meshsync_watch_opens_total{"));
+    Ok(opens.filter(|line| !line.contains("\"configmaps\"")).map(str::to_owned).collect())
+}
+
+#[test]
+fn installed_as_documented_it_is_complete_and_follows_its_configuration() -> Result<()> {
+    lab::run("system", async |lab| {
+        let cluster = lab.cluster(Level::Node).start().await?;
+        let system = System::install(&cluster).await?;
+        system.apply_sample("meshsync.yaml").await?;
+        let consumer = system.consumer(Some("dHIwdWI0ZG9yLWFuZC0z")).await?;
+        let secret = ["create", "secret", "generic", "db", "-n", "default", "--from-literal=p=tr0ub4dor-and-3"];
+        cluster.kubectl(secret).await?;
+        await_equal(&cluster, &consumer, &NOT_WATCHED).await?;
+        ensure!(consumer.view().needle_hits == 0, "a secret value was published");
+
+        // A type is blacklisted on the live MeshSync.
+        let (pod, opens) = (system.agent_pod().await?, watch_opens(&system).await?);
+        ensure!(consumer.view().count("v1", "ConfigMap") > 0, "there are no ConfigMaps to leave");
+        let edited = Instant::now();
+        let blacklist = ["events", "leases.coordination.k8s.io", "configmaps"];
+        system.patch(&json!({"spec": {"informer_config": {"blacklist": blacklist}}})).await?;
+        await_no_config_maps(&consumer).await?;
+        ensure!(edited.elapsed() < Duration::from_secs(3), "it took {:?}", edited.elapsed());
+        system.await_ready().await?;
+        let status = system.meshsync().await?["status"].take();
+        ensure!(status["agent"]["appliedRevision"] == status["configuration"]["revision"], "{status:#}");
+        let now = system.agent_pod().await?;
+        ensure!(now["metadata"]["uid"] == pod["metadata"]["uid"], "the pod was replaced");
+        ensure!(now["status"]["containerStatuses"][0]["restartCount"] == 0, "the agent was restarted");
+        ensure!(watch_opens(&system).await? == opens, "other watches were opened again");
+        let account = format!("--as=system:serviceaccount:{NAMESPACE}:{NAME}-agent");
+        await_condition("the right to read ConfigMaps is taken away", DEADLINE, async || {
+            let answer = cluster.kubectl(["auth", "can-i", "list", "configmaps", "-A", &account]).await;
+            Ok(answer.is_err().then_some(()))
+        })
+        .await?;
+
+        // A configuration that leaves nothing is refused, and the last good one stays.
+        system.patch(&json!({"spec": {"informer_config": {"blacklist": ["*"]}}})).await?;
+        await_condition("the empty selection is refused", DEADLINE, async || {
+            let conditions = system.meshsync().await?["status"]["conditions"].take();
+            let resolved = conditions.as_array().into_iter().flatten().find(|c| c["type"] == "Resolved").cloned();
+            Ok(resolved.filter(|c| c["status"] == "False" && c["reason"] == "NothingSelected"))
+        })
+        .await?;
+        system.patch(&json!({"spec": {"informer_config": null}})).await?;
+        await_equal(&cluster, &consumer, &NOT_WATCHED).await?;
+
+        // A child that somebody deletes is back; what goes with the MeshSync goes.
+        cluster.kubectl(["delete", "service", "-n", NAMESPACE, "meshsync-broker", "--wait=false"]).await?;
+        await_condition("the Service is back", DEADLINE, async || {
+            Ok(cluster.kubectl(["get", "service", "-n", NAMESPACE, "meshsync-broker"]).await.ok())
+        })
+        .await?;
+        let rss = metric(&system.agent_metrics().await?, "process_resident_memory_peak_bytes").unwrap_or(f64::MAX);
+        ensure!(rss < 120e6, "the agent took {rss} bytes");
+        cluster.kubectl(["delete", "meshsync", "-n", NAMESPACE, NAME]).await?;
+        let label = "meshery.layer5.io/meshsync-uid";
+        let kinds = "all,secrets,configmaps,serviceaccounts,roles,rolebindings,networkpolicies,clusterroles,clusterrolebindings";
+        await_condition("nothing is left", DEADLINE, async || {
+            let left = cluster.kubectl(["get", kinds, "-A", "-l", label, "-o", "name"]).await?;
+            Ok(left.trim().is_empty().then_some(()))
+        })
+        .await
+    })
+}
