@@ -22,6 +22,7 @@
 pub mod assets;
 pub mod cli;
 pub mod cluster;
+pub mod demo;
 pub mod equality;
 pub mod everything;
 pub mod image;

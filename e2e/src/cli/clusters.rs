@@ -109,7 +109,7 @@ fn answering(lab: Lab) -> Result<Lab> {
     Ok(lab)
 }
 
-fn start(name: &str, level: Level, provider: Provider) -> Result<Lab> {
+pub(super) fn start(name: &str, level: Level, provider: Provider) -> Result<Lab> {
     let lab = Lab::create_with(name, Lifetime::UntilTakenDown, provider)?;
     let started = lab.enter(async |lab| {
         lab.cluster(level).start().await?.leave_running();

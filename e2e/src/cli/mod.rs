@@ -2,6 +2,7 @@
 
 mod check;
 mod clusters;
+mod demo;
 mod test;
 mod test_run;
 
@@ -12,6 +13,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 const EXAMPLES: &str = "Examples:
+  cargo lab demo                  the main job, for real
   cargo lab check                 what this machine lacks, and what to do about it
   cargo lab test                  every test: unit, API server, real pods
   cargo lab up                    a cluster to try things on; stays up
@@ -38,6 +40,8 @@ enum Command {
     Status(clusters::StatusArgs),
     /// Runs kubectl against a cluster that is up.
     Kubectl(clusters::KubectlArgs),
+    /// Shows the main job on a real cluster: install, snapshot, a type that leaves, events.
+    Demo(demo::DemoArgs),
     /// Builds and runs all tests of the workspace; the last line is `N passed, N failed`.
     Test(test::TestArgs),
 }
@@ -51,6 +55,7 @@ pub fn main() -> ExitCode {
         Command::Down(args) => clusters::down(&args),
         Command::Status(args) => clusters::status(&args),
         Command::Kubectl(args) => clusters::kubectl(&args),
+        Command::Demo(args) => demo::run(&args),
         Command::Test(args) => test::run(&args),
     };
     outcome.unwrap_or_else(|error| {

@@ -123,6 +123,14 @@ fn build() -> Result<Vec<TestBinary>> {
     Ok(test_binaries(&messages))
 }
 
+/// Builds the workspace's binaries for a demonstration: with the same selection as the tests, which compiles what they share
+/// once.
+pub(super) fn build_binaries() -> Result<()> {
+    let status = cargo().args(["build", "--workspace", "--bins"]).status().context("cannot run cargo")?;
+    anyhow::ensure!(status.success(), "the workspace does not build");
+    Ok(())
+}
+
 /// The test programs among cargo's messages; other messages have other shapes.
 fn test_binaries(messages: &str) -> Vec<TestBinary> {
     let artifacts = messages.lines().filter_map(|line| serde_json::from_str::<Artifact>(line).ok());

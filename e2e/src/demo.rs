@@ -1,0 +1,164 @@
+//! The main job, shown on a cluster with real pods, every step measured.
+
+#![allow(clippy::indexing_slicing, reason = "a missing field of a JSON value reads as null")]
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use serde::Serialize;
+use serde_json::json;
+
+use crate::await_condition;
+use crate::cluster::Cluster;
+use crate::everything::{NOT_WATCHED, differences};
+use crate::progress::say;
+use crate::stream::Consumer;
+use crate::system::{NAME, NAMESPACE, System, metric};
+
+const DEADLINE: Duration = Duration::from_secs(120);
+
+/// What the demonstration measured.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct Figures {
+    /// Objects that the subscriber holds.
+    pub objects: usize,
+    /// Types that the agent watches.
+    pub types: u64,
+    /// From the start of the agent's process to the first object at the subscriber.
+    pub first_object_ms: u128,
+    /// From the start of the agent's process to the last object of the snapshot at the subscriber.
+    pub snapshot_ms: u128,
+    /// From the answer to the edit to the last `DELETED` of the blacklisted type.
+    pub blacklist_ms: u128,
+    /// From the answer to the creation of an object to its event at the subscriber.
+    pub event_ms: u128,
+    /// Resident memory of the agent with the snapshot complete.
+    pub agent_rss_mib: f64,
+}
+
+/// Installs the system in `cluster` and shows what it does.
+///
+/// # Errors
+/// The first step that does not happen.
+pub async fn show(cluster: &Cluster) -> Result<Figures> {
+    let mut figures = Figures::default();
+    let system = System::install(cluster).await?;
+    system.apply_sample("meshsync.yaml").await?;
+    let consumer = Consumer::subscribe(system.broker().await?, None).await?;
+    snapshot_arrives(cluster, &system, &consumer, &mut figures).await?;
+    type_leaves(&system, &consumer, &mut figures).await?;
+    events_arrive(cluster, &consumer, &mut figures).await?;
+    Ok(figures)
+}
+
+/// A new agent: a subscriber that is there already sees the snapshot from its first object on.
+async fn snapshot_arrives(
+    cluster: &Cluster,
+    system: &System<'_>,
+    consumer: &Consumer,
+    figures: &mut Figures,
+) -> Result<()> {
+    say("starting the agent anew, with a subscriber waiting");
+    let before = agent_processes()?;
+    let old = system.agent_pod().await?;
+    let old = old["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+    cluster.kubectl(["delete", "pod", "-n", NAMESPACE, &old]).await?;
+    consumer.clear();
+    let process = await_condition("a new agent process", DEADLINE, async || {
+        Ok(agent_processes()?.into_iter().find(|process| !before.contains(process)))
+    })
+    .await?;
+    let (mut size, mut grown) = (0, Instant::now());
+    await_condition("the subscriber holds what the cluster holds", DEADLINE, async || {
+        for _ in 0..50 {
+            let now = consumer.view().len();
+            if now > size {
+                (size, grown) = (now, Instant::now());
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        Ok(differences(cluster, consumer, &NOT_WATCHED).await?.is_empty().then_some(()))
+    })
+    .await?;
+    system.await_ready().await?;
+    let first = consumer.view().first.context("no message came")?;
+    figures.first_object_ms = first.saturating_duration_since(process.started).as_millis();
+    figures.snapshot_ms = grown.saturating_duration_since(process.started).as_millis();
+    figures.objects = consumer.view().len();
+    figures.types = system.meshsync().await?["status"]["agent"]["types"].as_u64().unwrap_or_default();
+    let memory = metric(&system.agent_metrics().await?, "process_resident_memory_bytes");
+    figures.agent_rss_mib = (memory.context("no memory in the metrics")? / 1024.0 / 1024.0 * 10.0).round() / 10.0;
+    say(format!(
+        "{} objects of {} types arrived: the first after {} ms, the last after {} ms; none missing, extra or different",
+        figures.objects, figures.types, figures.first_object_ms, figures.snapshot_ms
+    ));
+    Ok(())
+}
+
+async fn type_leaves(system: &System<'_>, consumer: &Consumer, figures: &mut Figures) -> Result<()> {
+    let count = consumer.view().count("v1", "ConfigMap");
+    say(format!("blacklisting configmaps, of which the subscriber holds {count}"));
+    let blacklist = ["events", "leases.coordination.k8s.io", "configmaps"];
+    system.patch(&json!({"spec": {"informer_config": {"blacklist": blacklist}}})).await?;
+    let answered = Instant::now();
+    await_condition("they leave", DEADLINE, async || Ok((consumer.view().count("v1", "ConfigMap") == 0).then_some(())))
+        .await?;
+    figures.blacklist_ms = answered.elapsed().as_millis();
+    system.await_ready().await?;
+    say(format!("all gone {} ms after the edit was accepted", figures.blacklist_ms));
+    Ok(())
+}
+
+async fn events_arrive(cluster: &Cluster, consumer: &Consumer, figures: &mut Figures) -> Result<()> {
+    say("creating and deleting a Deployment");
+    let deployment =
+        ["create", "deployment", "hello", "-n", "default", "--image=registry.example/hello:1", "--replicas=0"];
+    cluster.kubectl(deployment).await?;
+    let answered = Instant::now();
+    let held = || consumer.view().keys().any(|key| key.kind == "Deployment" && key.name == "hello");
+    await_condition("it arrives", DEADLINE, async || Ok(held().then_some(()))).await?;
+    figures.event_ms = answered.elapsed().as_millis();
+    cluster.kubectl(["delete", "deployment", "hello", "-n", "default"]).await?;
+    await_condition("it leaves", DEADLINE, async || Ok((!held()).then_some(()))).await?;
+    say(format!("ADDED {} ms after the creation was answered, and DELETED", figures.event_ms));
+    Ok(())
+}
+
+/// A running agent.
+#[derive(Clone, Copy, Debug)]
+struct Process {
+    pid: u32,
+    started: Instant,
+}
+
+impl PartialEq for Process {
+    fn eq(&self, other: &Self) -> bool {
+        self.pid == other.pid
+    }
+}
+
+/// Agents on this machine, in pods of the cluster: with every provider but an existing cluster they are its processes.
+fn agent_processes() -> Result<Vec<Process>> {
+    let uptime = std::fs::read_to_string("/proc/uptime").context("read /proc/uptime")?;
+    let uptime: f64 =
+        uptime.split(' ').next().and_then(|seconds| seconds.parse().ok()).context("parse /proc/uptime")?;
+    let now = Instant::now();
+    let own = format!("--config-map={NAMESPACE}/{NAME}-agent");
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir("/proc")? {
+        let path = entry?.path();
+        let Some(pid) = path.file_name().and_then(|name| name.to_str()?.parse().ok()) else { continue };
+        let command = std::fs::read(path.join("cmdline")).unwrap_or_default();
+        let mut words = command.split(|byte| *byte == 0);
+        let is_agent = words.next().is_some_and(|program| program.ends_with(b"meshsync-agent"));
+        if !is_agent || !words.any(|word| word == own.as_bytes()) {
+            continue;
+        }
+        // proc(5): field 22 is the start in ticks of a hundredth of a second since boot; the name may hold spaces.
+        let stat = std::fs::read_to_string(path.join("stat")).unwrap_or_default();
+        let ticks = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(19)?.parse::<f64>().ok());
+        let age = Duration::from_secs_f64((uptime - ticks.unwrap_or_default() / 100.0).max(0.0));
+        found.extend(now.checked_sub(age).map(|started| Process { pid, started }));
+    }
+    Ok(found)
+}
