@@ -28,3 +28,7 @@ up *args:
 # Remove it
 down *args:
     cargo lab down {{args}}
+
+# Measure the agent beside a client that only reads
+bench *args:
+    cargo lab bench {{args}}

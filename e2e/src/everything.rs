@@ -19,6 +19,24 @@ pub async fn types(cluster: &Cluster, left_out: &[&str]) -> Result<Vec<String>> 
     Ok(names.lines().map(str::to_owned).filter(|name| !left_out.contains(&name.as_str())).collect())
 }
 
+/// Paths of the collections of all those types, e.g. `/apis/apps/v1/deployments`.
+///
+/// # Errors
+/// When kubectl fails.
+pub async fn collections(cluster: &Cluster, left_out: &[&str]) -> Result<Vec<String>> {
+    let table = cluster.kubectl(["api-resources", "--verbs=list,watch", "--no-headers"]).await?;
+    let path = |line: &str| {
+        // NAME, SHORTNAMES (may be empty), APIVERSION, NAMESPACED, KIND
+        let plural = line.split_whitespace().next()?;
+        let version = line.split_whitespace().rev().nth(2)?;
+        let group = version.split_once('/').map(|(group, _)| group);
+        let name = group.map_or_else(|| plural.to_owned(), |group| format!("{plural}.{group}"));
+        let prefix = if group.is_some() { "apis" } else { "api" };
+        (!left_out.contains(&name.as_str())).then(|| format!("/{prefix}/{version}/{plural}"))
+    };
+    Ok(table.lines().filter_map(path).collect())
+}
+
 /// All objects of all types but `left_out`.
 ///
 /// # Errors

@@ -20,6 +20,7 @@
 //! ```
 
 pub mod assets;
+pub mod bench;
 pub mod cli;
 pub mod cluster;
 pub mod demo;

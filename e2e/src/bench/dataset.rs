@@ -153,9 +153,7 @@ fn pod_spec(number: usize) -> Value {
 }
 
 fn pod_status(number: usize) -> Value {
-    let condition = |type_: &str| {
-        json!({"type": type_, "status": "True", "lastProbeTime": null, "lastTransitionTime": "2026-01-02T03:04:05Z"})
-    };
+    let condition = |type_: &str| json!({"type": type_, "status": "True", "lastProbeTime": null, "lastTransitionTime": "2026-01-02T03:04:05Z"});
     let container = |name: &str| {
         json!({
             "name": name, "ready": true, "started": true, "restartCount": number % 4,

@@ -5,9 +5,8 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::{AsyncReadExt, StreamExt, TryStreamExt, stream};
 use kube::Client;
-use tokio::io::AsyncReadExt;
 
 /// Objects a page.
 const PAGE: usize = 500;
@@ -65,8 +64,7 @@ async fn read_page(client: &Client, path: &str, token: &str) -> Result<Page> {
         uri.push_str(token);
     }
     let request = http::Request::get(uri).body(Vec::new())?;
-    let body = client.request_stream(request).await?;
-    let mut body = std::pin::pin!(tokio_util::compat::FuturesAsyncReadCompatExt::compat(body));
+    let mut body = std::pin::pin!(client.request_stream(request).await?);
     let mut head = Vec::new();
     let mut buffer = vec![0; 64 * 1024];
     let mut bytes = 0;

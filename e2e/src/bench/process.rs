@@ -39,7 +39,11 @@ fn parse(status: &str, stat: &str) -> Option<Usage> {
     let (_, after_name) = stat.rsplit_once(')')?;
     let mut times = after_name.split_whitespace().skip(11).map(str::parse::<u32>);
     let ticks = times.next()?.ok()? + times.next()?.ok()?;
-    Some(Usage { cpu: Duration::from_secs(1) * ticks / TICKS, rss: kib("VmRSS")? * 1024, peak_rss: kib("VmHWM")? * 1024 })
+    Some(Usage {
+        cpu: Duration::from_secs(1) * ticks / TICKS,
+        rss: kib("VmRSS")? * 1024,
+        peak_rss: kib("VmHWM")? * 1024,
+    })
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! The command line of `cargo lab`.
 
+mod bench;
 mod check;
 mod clusters;
 mod demo;
@@ -40,6 +41,8 @@ enum Command {
     Status(clusters::StatusArgs),
     /// Runs kubectl against a cluster that is up.
     Kubectl(clusters::KubectlArgs),
+    /// Measures the agent beside a client that reads the same lists and throws them away.
+    Bench(bench::BenchArgs),
     /// Shows the main job on a real cluster: install, snapshot, a type that leaves, events.
     Demo(demo::DemoArgs),
     /// Builds and runs all tests of the workspace; the last line is `N passed, N failed`.
@@ -55,6 +58,7 @@ pub fn main() -> ExitCode {
         Command::Down(args) => clusters::down(&args),
         Command::Status(args) => clusters::status(&args),
         Command::Kubectl(args) => clusters::kubectl(&args),
+        Command::Bench(args) => bench::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Test(args) => test::run(&args),
     };

@@ -131,6 +131,20 @@ pub(super) fn build_binaries() -> Result<()> {
     Ok(())
 }
 
+/// Builds the agent, with all optimisations if `release`; gives its path.
+pub(super) fn build_agent(release: bool) -> Result<std::path::PathBuf> {
+    if !release {
+        build_binaries()?;
+        return crate::programs::binary("meshsync-agent");
+    }
+    let status =
+        cargo().args(["build", "--release", "--package", "meshsync-agent"]).status().context("cannot run cargo")?;
+    anyhow::ensure!(status.success(), "the agent does not build");
+    let debug = crate::programs::binary("meshsync-agent")?;
+    let target = debug.parent().and_then(Path::parent).context("the build directory has an unexpected layout")?;
+    Ok(target.join("release/meshsync-agent"))
+}
+
 /// The test programs among cargo's messages; other messages have other shapes.
 fn test_binaries(messages: &str) -> Vec<TestBinary> {
     let artifacts = messages.lines().filter_map(|line| serde_json::from_str::<Artifact>(line).ok());
