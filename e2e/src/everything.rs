@@ -1,8 +1,11 @@
 //! Everything that a cluster holds, asked with kubectl: the independent side of every comparison.
 
+use std::time::Duration;
+
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 
+use crate::await_condition;
 use crate::cluster::Cluster;
 use crate::equality::{Differences, compare};
 use crate::stream::Consumer;
@@ -59,4 +62,18 @@ pub async fn differences(cluster: &Cluster, consumer: &Consumer, left_out: &[&st
     let objects = objects(cluster, left_out).await?;
     let view: Vec<Value> = consumer.view().resources().map(|(_, resource)| resource).collect();
     Ok(compare(&objects, &view))
+}
+
+/// Waits until `consumer` holds what `cluster` holds.
+///
+/// # Errors
+/// When it does not within `deadline`; the message lists the differences.
+pub async fn await_equal(cluster: &Cluster, consumer: &Consumer, left_out: &[&str], deadline: Duration) -> Result<()> {
+    let mut last = String::new();
+    let equal = await_condition("the consumer holds what the cluster holds", deadline, async || {
+        let differences = differences(cluster, consumer, left_out).await?;
+        last = differences.to_string();
+        Ok(differences.is_empty().then_some(()))
+    });
+    equal.await.context(last)
 }

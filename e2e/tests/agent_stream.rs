@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use meshsync_e2e::cluster::{Cluster, Level};
-use meshsync_e2e::everything::{NOT_WATCHED, differences};
+use meshsync_e2e::everything::{NOT_WATCHED, await_equal};
 use meshsync_e2e::lab::Lab;
 use meshsync_e2e::nats::Nats;
 use meshsync_e2e::process::Daemon;
@@ -71,16 +71,6 @@ fn agent(lab: &Lab, cluster: &Cluster, nats: &Nats) -> Result<Daemon> {
     Ok(lab.agent()?.arg("run").arg("--kubeconfig").arg(cluster.kubeconfig()).env("BROKER_URL", nats.url()))
 }
 
-async fn await_equal(cluster: &Cluster, consumer: &Consumer, left_out: &[&str]) -> Result<()> {
-    let mut last = String::new();
-    let equal = await_condition("the consumer holds what the cluster holds", DEADLINE, async || {
-        let differences = differences(cluster, consumer, left_out).await?;
-        last = differences.to_string();
-        Ok(differences.is_empty().then_some(()))
-    });
-    equal.await.map_err(|error| error.context(last))
-}
-
 #[test]
 fn the_stream_holds_every_object_and_follows_every_change() -> Result<()> {
     lab::run("agent-complete", async |lab| {
@@ -91,14 +81,14 @@ fn the_stream_holds_every_object_and_follows_every_change() -> Result<()> {
         cluster.apply(OBJECTS).await?;
         let agent = agent(lab, &cluster, &nats)?;
         agent.start()?;
-        await_equal(&cluster, &consumer, &NOT_WATCHED).await?;
+        await_equal(&cluster, &consumer, &NOT_WATCHED, DEADLINE).await?;
 
         // A type that appeared after the start is found without anybody telling the agent.
         await_condition("the API server accepts widgets", DEADLINE, async || Ok(cluster.apply(WIDGET).await.ok()))
             .await?;
         cluster.kubectl(["scale", "-n", "shop", "deployment/web", "--replicas=3"]).await?;
         cluster.kubectl(["delete", "-n", "shop", "configmap/settings"]).await?;
-        await_equal(&cluster, &consumer, &NOT_WATCHED).await?;
+        await_equal(&cluster, &consumer, &NOT_WATCHED, DEADLINE).await?;
         ensure!(consumer.view().count("example.com/v1", "Widget") == 1, "the widget is missing");
 
         // A type that goes takes its objects along.
@@ -125,23 +115,23 @@ fn it_recovers_alone_from_the_loss_of_broker_api_server_and_itself() -> Result<(
         let consumer = Consumer::subscribe(nats.client().await?, None).await?;
         let agent = agent(lab, &cluster, &nats)?;
         agent.start()?;
-        await_equal(&cluster, &consumer, &NOT_WATCHED).await?;
+        await_equal(&cluster, &consumer, &NOT_WATCHED, DEADLINE).await?;
 
         nats.kill().await?;
         cluster.kubectl(["create", "configmap", "-n", "shop", "while-broker-down"]).await?;
         cluster.kubectl(["delete", "-n", "shop", "service/web"]).await?;
         nats.start().await?;
-        await_equal(&cluster, &consumer, &NOT_WATCHED).await?;
+        await_equal(&cluster, &consumer, &NOT_WATCHED, DEADLINE).await?;
 
         cluster.component("kube-apiserver")?.kill().await?;
         cluster.restart("kube-apiserver").await?;
         cluster.await_apiserver().await?;
         cluster.kubectl(["create", "configmap", "-n", "shop", "after-api-server"]).await?;
-        await_equal(&cluster, &consumer, &NOT_WATCHED).await?;
+        await_equal(&cluster, &consumer, &NOT_WATCHED, DEADLINE).await?;
 
         agent.kill().await?;
         cluster.kubectl(["create", "configmap", "-n", "shop", "while-agent-down"]).await?;
         agent.start()?;
-        await_equal(&cluster, &consumer, &NOT_WATCHED).await
+        await_equal(&cluster, &consumer, &NOT_WATCHED, DEADLINE).await
     })
 }

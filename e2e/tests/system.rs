@@ -5,24 +5,14 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use meshsync_e2e::cluster::{Cluster, Level};
-use meshsync_e2e::everything::{NOT_WATCHED, differences};
+use meshsync_e2e::cluster::Level;
+use meshsync_e2e::everything::{NOT_WATCHED, await_equal};
 use meshsync_e2e::stream::Consumer;
 use meshsync_e2e::system::{NAME, NAMESPACE, System, metric};
 use meshsync_e2e::{await_condition, lab};
 use serde_json::json;
 
 const DEADLINE: Duration = Duration::from_secs(60);
-
-async fn await_equal(cluster: &Cluster, consumer: &Consumer, left_out: &[&str]) -> Result<()> {
-    let mut last = String::new();
-    let equal = await_condition("the consumer holds what the cluster holds", DEADLINE, async || {
-        let differences = differences(cluster, consumer, left_out).await?;
-        last = differences.to_string();
-        Ok(differences.is_empty().then_some(()))
-    });
-    equal.await.map_err(|error| error.context(last))
-}
 
 async fn await_no_config_maps(consumer: &Consumer) -> Result<()> {
     await_condition("the ConfigMaps have left", Duration::from_secs(10), async || {
@@ -47,7 +37,7 @@ fn installed_as_documented_it_is_complete_and_follows_its_configuration() -> Res
         let consumer = system.consumer(Some("dHIwdWI0ZG9yLWFuZC0z")).await?;
         let secret = ["create", "secret", "generic", "db", "-n", "default", "--from-literal=p=tr0ub4dor-and-3"];
         cluster.kubectl(secret).await?;
-        await_equal(&cluster, &consumer, &NOT_WATCHED).await?;
+        await_equal(&cluster, &consumer, &NOT_WATCHED, DEADLINE).await?;
         ensure!(consumer.view().needle_hits == 0, "a secret value was published");
 
         // A type is blacklisted on the live MeshSync.
@@ -81,7 +71,7 @@ fn installed_as_documented_it_is_complete_and_follows_its_configuration() -> Res
         })
         .await?;
         system.patch(&json!({"spec": {"informer_config": null}})).await?;
-        await_equal(&cluster, &consumer, &NOT_WATCHED).await?;
+        await_equal(&cluster, &consumer, &NOT_WATCHED, DEADLINE).await?;
 
         // A child that somebody deletes is back; what goes with the MeshSync goes.
         cluster.kubectl(["delete", "service", "-n", NAMESPACE, "meshsync-broker", "--wait=false"]).await?;
