@@ -9,6 +9,8 @@ mod list;
 pub(crate) mod pace;
 pub(crate) mod request;
 mod stream;
+#[cfg(test)]
+mod tests;
 mod type_loop;
 
 pub use board::{Board, Phase, TypeReport};

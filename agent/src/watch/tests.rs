@@ -1,0 +1,234 @@
+//! Lists and watches against a scripted API server: what arrives, what breaks off, and what may follow from it.
+
+use std::sync::Arc;
+
+use http::{Request, Response};
+use kube::Client;
+use kube::client::Body;
+use meshsync_crds::agent_config::SecretPolicy;
+use meshsync_crds::discovery::ServedType;
+use meshsync_crds::informer_config::NamespaceSelection;
+use meshsync_crds::selection::SelectedType;
+use serde_json::{Value, json};
+use tower_test::mock;
+
+use super::list::list;
+use super::request::{RequestError, Source};
+use super::stream::watch;
+use super::type_loop::{Sink, WatchSpec};
+use crate::object::ResourceVersion;
+use crate::publish::outbox::{Action, Next};
+use crate::publish::queue::Queue;
+use crate::snapshot::{Store, Table};
+use crate::watch::Board;
+
+fn spec() -> WatchSpec {
+    let served = ServedType {
+        group: String::new(),
+        version: "v1".into(),
+        preferred: true,
+        kind: "ConfigMap".into(),
+        plural: "configmaps".into(),
+        singular: "configmap".into(),
+        short_names: vec![],
+        categories: vec![],
+        namespaced: true,
+        verbs: vec!["list".into(), "watch".into()],
+    };
+    let namespaces = NamespaceSelection { include: vec![], exclude: vec!["hidden".into()] };
+    WatchSpec { selected: SelectedType { served, metadata_only: false }, secrets: SecretPolicy::Redact, namespaces }
+}
+
+/// A type's destination, and an API server that gives one answer a request, in order.
+struct Scene {
+    client: Client,
+    table: Arc<Table>,
+    queue: Arc<Queue>,
+    board: Arc<Board>,
+    sink: Sink,
+    asked: tokio::task::JoinHandle<Vec<String>>,
+}
+
+impl Scene {
+    fn new(answers: Vec<(u16, String)>) -> Self {
+        let (service, mut handle) = mock::pair::<Request<Body>, Response<Body>>();
+        let asked = tokio::spawn(async move {
+            let mut asked = Vec::new();
+            let mut answers = answers.into_iter();
+            while let Some((request, send)) = handle.next_request().await {
+                asked.push(request.uri().to_string());
+                let (status, body) = answers.next().expect("a request that the script does not have");
+                send.send_response(Response::builder().status(status).body(Body::from(body.into_bytes())).unwrap());
+            }
+            assert_eq!(answers.next(), None, "a request is missing");
+            asked
+        });
+        let (store, queue, board) = (Store::new(), Arc::new(Queue::default()), Arc::new(Board::default()));
+        let (type_id, table) = store.open(&spec().selected.served);
+        let sink = Sink::new(&spec(), (type_id, table.clone()), queue.clone(), board.clone());
+        Self { client: Client::new(service, "default"), table, queue, board, sink, asked }
+    }
+
+    async fn list(&self) -> Result<ResourceVersion, RequestError> {
+        list(&self.client, &Source::of(&spec()), &self.sink).await
+    }
+
+    /// Watches from version 10; gives the end and where the next watch would go on.
+    async fn watch(&self) -> (Result<(), RequestError>, String) {
+        let mut version = ResourceVersion::new("10");
+        let end = watch(&self.client, &Source::of(&spec()), &self.sink, &mut version).await;
+        (end, version.to_string())
+    }
+
+    fn names(&self) -> Vec<String> {
+        let mut names: Vec<String> = self.table.keys().iter().map(|(_, name)| name.to_string()).collect();
+        names.sort();
+        names
+    }
+
+    /// What waits for consumers, as far as it can be taken at once.
+    fn drain(&self) -> Vec<String> {
+        let mut told = Vec::new();
+        while let Next::Item(item) = self.queue.next() {
+            let what = match &item.action {
+                Action::Upsert { uid, .. } => {
+                    // As the publisher does: from here on consumers know the object.
+                    let _ = self.table.get_to_publish(uid);
+                    "upsert"
+                }
+                Action::Delete(_) => "delete",
+            };
+            told.push(format!("{what} {}", item.name));
+            self.queue.confirm(item);
+        }
+        told.sort();
+        told
+    }
+
+    async fn asked(self) -> Vec<String> {
+        drop(self.client);
+        self.asked.await.unwrap()
+    }
+}
+
+fn object(namespace: &str, name: &str, version: u64) -> Value {
+    json!({"metadata": {"name": name, "namespace": namespace, "uid": format!("uid-{name}"), "resourceVersion": version.to_string()}, "data": {"v": version.to_string()}})
+}
+
+fn page(version: u64, token: &str, items: &[Value]) -> (u16, String) {
+    let metadata = json!({"resourceVersion": version.to_string(), "continue": token});
+    (200, json!({"kind": "ConfigMapList", "metadata": metadata, "items": items}).to_string())
+}
+
+fn event(kind: &str, object: Value) -> String {
+    format!("{}\n", json!({"type": kind, "object": object}))
+}
+
+fn stream(lines: &[String]) -> Vec<(u16, String)> {
+    vec![(200, lines.concat())]
+}
+
+#[tokio::test]
+async fn a_second_list_tells_what_is_gone_and_nothing_that_is_unchanged() {
+    let first = [object("n", "a", 1), object("n", "b", 2), object("hidden", "c", 3)];
+    let second = [object("n", "a", 1), object("n", "d", 9)];
+    let scene = Scene::new(vec![page(5, "more", &first[..1]), page(5, "", &first[1..]), page(12, "", &second)]);
+    assert_eq!(scene.list().await, Ok(ResourceVersion::new("5")));
+    assert_eq!(scene.names(), ["n/a", "n/b"], "an excluded namespace is not looked into");
+    assert_eq!(scene.drain(), ["upsert n/a", "upsert n/b"]);
+    assert_eq!(scene.list().await, Ok(ResourceVersion::new("12")));
+    assert_eq!(scene.drain(), ["delete n/b", "upsert n/d"]);
+    let asked = scene.asked().await;
+    assert!(asked[1].ends_with("&continue=more"), "{asked:?}");
+}
+
+#[tokio::test]
+async fn a_list_that_breaks_off_takes_nothing_out() {
+    let all = [object("n", "a", 1), object("n", "b", 2)];
+    let expired = json!({"kind": "Status", "code": 410, "message": "too old"}).to_string();
+    let scene = Scene::new(vec![page(5, "", &all), page(7, "more", &all[..1]), (410, expired)]);
+    scene.list().await.unwrap();
+    scene.drain();
+    assert_eq!(scene.list().await, Err(RequestError::Expired));
+    assert_eq!(scene.names(), ["n/a", "n/b"]);
+    assert_eq!(scene.drain(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn an_answer_that_is_no_list_is_not_an_empty_list() {
+    for body in ["{}", "<html>login</html>", r#"{"kind":"Status","status":"Success"}"#, ""] {
+        let scene = Scene::new(vec![page(5, "", &[object("n", "a", 1)]), (200, body.into())]);
+        scene.list().await.unwrap();
+        assert!(matches!(scene.list().await, Err(RequestError::Transient { .. })), "{body}");
+        assert_eq!(scene.names(), ["n/a"]);
+    }
+}
+
+#[tokio::test]
+async fn refusals_carry_the_servers_words() {
+    let message = "configmaps is forbidden: User \"x\" cannot list";
+    let body = json!({"kind": "Status", "code": 403, "message": message}).to_string();
+    let scene = Scene::new(vec![(403, body)]);
+    assert_eq!(scene.list().await, Err(RequestError::Refused { status: 403, message: message.into() }));
+}
+
+#[tokio::test]
+async fn a_watch_follows_events_and_bookmarks() {
+    let bookmark = json!({"kind": "ConfigMap", "metadata": {"resourceVersion": "40"}});
+    let scene = Scene::new(stream(&[
+        event("ADDED", object("n", "a", 20)),
+        event("ADDED", object("n", "b", 21)),
+        event("MODIFIED", object("n", "a", 22)),
+        event("DELETED", object("n", "b", 23)),
+        event("BOOKMARK", bookmark),
+    ]));
+    let (end, version) = scene.watch().await;
+    assert_eq!((end, version.as_str()), (Ok(()), "40"));
+    assert_eq!(scene.names(), ["n/a"]);
+    // Added and deleted before anybody was told: nothing is said of it.
+    assert_eq!(scene.drain(), ["upsert n/a"]);
+    let asked = scene.asked().await;
+    assert!(asked[0].contains("watch=true") && asked[0].ends_with("&resourceVersion=10"), "{asked:?}");
+}
+
+#[tokio::test]
+async fn a_frame_that_is_cut_off_is_as_if_it_had_not_come() {
+    let cut = event("ADDED", object("n", "b", 21));
+    let scene = Scene::new(stream(&[event("ADDED", object("n", "a", 20)), cut[..cut.len() / 2].to_owned()]));
+    let (end, version) = scene.watch().await;
+    assert_eq!((end, version.as_str()), (Ok(()), "20"));
+    assert_eq!(scene.names(), ["n/a"]);
+}
+
+#[tokio::test]
+async fn garbage_in_the_stream_means_listing_again() {
+    let scene = Scene::new(stream(&[event("ADDED", object("n", "a", 20)), "not an event\n".into()]));
+    let (end, version) = scene.watch().await;
+    assert_eq!((end, version.as_str()), (Err(RequestError::Expired), "20"));
+    assert_eq!(scene.board.snapshot()["configmaps"].unreadable, 1);
+}
+
+#[tokio::test]
+async fn one_bad_object_does_not_stop_the_next() {
+    let scene = Scene::new(stream(&[event("ADDED", json!({"metadata": {}})), event("ADDED", object("n", "a", 20))]));
+    let (end, version) = scene.watch().await;
+    assert_eq!((end, version.as_str()), (Ok(()), "20"));
+    assert_eq!(scene.names(), ["n/a"]);
+    assert_eq!(scene.board.snapshot()["configmaps"].unreadable, 1);
+}
+
+#[tokio::test]
+async fn error_events_are_told_apart() {
+    let expired = Err(RequestError::Expired);
+    let odd = RequestError::Transient { message: "status 599: odd".into(), retry_after: None };
+    for (status, expected) in [
+        (json!({"code": 410, "reason": "Expired", "message": "too old"}), expired),
+        (json!({"code": 599, "message": "odd"}), Err(odd)),
+        // Nothing is known of what was missed before it.
+        (json!({"message": "no code"}), Err(RequestError::Expired)),
+    ] {
+        let scene = Scene::new(stream(&[event("ADDED", object("n", "a", 20)), event("ERROR", status)]));
+        assert_eq!(scene.watch().await, (expected, "20".to_owned()));
+        assert_eq!(scene.names(), ["n/a"]);
+    }
+}
