@@ -110,7 +110,9 @@ mod tests {
     fn anything_else_is_an_error_and_nothing_more() {
         assert!(matches!(parse(b"\xff\x00"), Err(ParseError::Shape(_))));
         assert!(matches!(parse(b"{}"), Err(ParseError::Shape(_))));
-        assert!(matches!(of("[]"), Err(ParseError::Shape(_))));
+        assert!(matches!(of("7"), Err(ParseError::Shape(_))));
+        // An array is read as a request without fields, which asks for nothing.
+        assert_eq!(of("[]"), Err(ParseError::Entity(String::new())));
         assert_eq!(of(r#"{"Entity":"delete-everything"}"#), Err(ParseError::Entity("delete-everything".into())));
         for subject in ["", "a b", "a.>", "*", "a..b", "$SYS.x", "a\\nPUB x"] {
             let request = format!(r#"{{"Entity":"informer-store","Payload":{{"Reply":"{subject}"}}}}"#);
