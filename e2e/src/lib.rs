@@ -21,6 +21,7 @@
 
 pub mod assets;
 pub mod bench;
+pub mod churn;
 pub mod cli;
 pub mod cluster;
 pub mod demo;

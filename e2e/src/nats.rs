@@ -123,12 +123,20 @@ impl Nats {
     /// # Errors
     /// When the broker does not accept it.
     pub async fn client(&self) -> Result<async_nats::Client> {
+        // Reconnecting at once keeps the time that a test measures that of the code under test.
+        self.client_reconnecting_after(Duration::from_millis(50)).await
+    }
+
+    /// Connects a client that waits for so long before each attempt to reconnect.
+    ///
+    /// # Errors
+    /// When the broker does not accept it.
+    pub async fn client_reconnecting_after(&self, delay: Duration) -> Result<async_nats::Client> {
         let options = match &self.token {
             Some(token) => async_nats::ConnectOptions::with_token(token.clone()),
             None => async_nats::ConnectOptions::new(),
         };
-        // Reconnecting at once keeps the time that a test measures that of the code under test.
-        let options = options.name("meshsync-lab").reconnect_delay_callback(|_| Duration::from_millis(50));
+        let options = options.name("meshsync-lab").reconnect_delay_callback(move |_| delay);
         options.connect(self.url()).await.with_context(|| format!("no connection to {}", self.url()))
     }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use meshsync_e2e::churn::Churn;
 use meshsync_e2e::cluster::{Cluster, Level};
 use meshsync_e2e::everything::{NOT_WATCHED, await_equal};
 use meshsync_e2e::lab::Lab;
@@ -106,32 +107,58 @@ fn the_stream_holds_every_object_and_follows_every_change() -> Result<()> {
     })
 }
 
+/// The delay that NATS clients have by default.
+const UNHURRIED: Duration = Duration::from_secs(2);
+
 #[test]
 fn it_recovers_alone_from_the_loss_of_broker_api_server_and_itself() -> Result<()> {
     lab::run("agent-recovers", async |lab| {
         let cluster = lab.cluster(Level::ControlPlane).start().await?;
         let nats = lab.nats().start().await?;
         cluster.apply(OBJECTS).await?;
-        let consumer = Consumer::subscribe(nats.client().await?, None).await?;
+        // One asks when it may have missed something; the other, as Meshery Server does, only listens, and is back later
+        // than the agent.
+        let asking = Consumer::asking(nats.client().await?, None).await?;
+        let listening = Consumer::subscribe(nats.client_reconnecting_after(UNHURRIED).await?, None).await?;
         let agent = agent(lab, &cluster, &nats)?;
         agent.start()?;
-        await_equal(&cluster, &consumer, &NOT_WATCHED, DEADLINE).await?;
+        for consumer in [&asking, &listening] {
+            await_equal(&cluster, consumer, &NOT_WATCHED, DEADLINE).await?;
+        }
 
+        let churn = Churn::start(&cluster, "shop").await?;
+        churn.go_on(100).await?;
         nats.kill().await?;
-        cluster.kubectl(["create", "configmap", "-n", "shop", "while-broker-down"]).await?;
         cluster.kubectl(["delete", "-n", "shop", "service/web"]).await?;
+        // Short, so that the agent still tries often and is back long before the one who listens.
+        churn.go_on(10).await?;
         nats.start().await?;
-        await_equal(&cluster, &consumer, &NOT_WATCHED, DEADLINE).await?;
+        churn.go_on(100).await?;
+        drop(churn);
+        for consumer in [&asking, &listening] {
+            await_equal(&cluster, consumer, &NOT_WATCHED, DEADLINE).await?;
+        }
 
+        let churn = Churn::start(&cluster, "shop").await?;
+        churn.go_on(100).await?;
         cluster.component("kube-apiserver")?.kill().await?;
         cluster.restart("kube-apiserver").await?;
         cluster.await_apiserver().await?;
-        cluster.kubectl(["create", "configmap", "-n", "shop", "after-api-server"]).await?;
-        await_equal(&cluster, &consumer, &NOT_WATCHED, DEADLINE).await?;
+        churn.go_on(100).await?;
+        drop(churn);
+        for consumer in [&asking, &listening] {
+            await_equal(&cluster, consumer, &NOT_WATCHED, DEADLINE).await?;
+        }
 
+        let churn = Churn::start(&cluster, "shop").await?;
+        churn.go_on(100).await?;
         agent.kill().await?;
-        cluster.kubectl(["create", "configmap", "-n", "shop", "while-agent-down"]).await?;
+        cluster.kubectl(["delete", "-n", "shop", "configmap/settings"]).await?;
+        churn.go_on(200).await?;
         agent.start()?;
-        await_equal(&cluster, &consumer, &NOT_WATCHED, DEADLINE).await
+        churn.go_on(100).await?;
+        drop(churn);
+        // Who never asks cannot know what went while there was no agent.
+        await_equal(&cluster, &asking, &NOT_WATCHED, DEADLINE).await
     })
 }

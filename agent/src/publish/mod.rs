@@ -3,6 +3,7 @@
 pub mod broker;
 pub mod envelope;
 pub mod kubernetes;
+mod latecomers;
 mod members;
 pub mod meshery;
 pub mod outbox;

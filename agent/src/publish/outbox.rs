@@ -236,6 +236,16 @@ impl Outbox {
         });
     }
 
+    /// Queues something that was confirmed for a second time, for those who were not connected when it went out. Where
+    /// anything newer is on its way about the name, that is enough.
+    pub fn repeat(&mut self, type_id: TypeId, name: ObjectName, action: Action, now: Instant) {
+        let key = (type_id, name);
+        if self.entries.get(&key).is_some_and(Entry::is_busy) {
+            return;
+        }
+        self.merge(key, now, |_| Some(Pending::repeated(action)));
+    }
+
     /// Names about which something waits or is in flight.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -3,6 +3,7 @@
 //! Core NATS gives no acknowledgement. What confirms a batch is a marker sent after it on the same connection, to a
 //! subject that only this process listens to: the server handles a connection's messages in order, so when the marker comes
 //! back, the batch has been taken. If the connection breaks before, the whole batch goes out again (at least once).
+//! What that cannot tell is whether consumers were connected: see [`super::latecomers`].
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,6 +16,7 @@ use meshsync_crds::agent_config::PublishFormat;
 use tokio::sync::watch;
 
 use super::broker::{Broker, Connection};
+use super::latecomers::Latecomers;
 use super::outbox::{Action, Item, Next};
 use super::queue::Queue;
 use super::{Deleted, Detail, EncodeError, EventType, kubernetes, meshery};
@@ -130,6 +132,8 @@ impl Publisher {
         (inbox, mut marker): (String, Subscriber),
         mut encoding: Encoding,
     ) {
+        // Over the first connection everything goes out as new, and a consumer that attaches later asks.
+        let mut latecomers = (generation > 1).then(|| Latecomers::new(Instant::now()));
         loop {
             if let Ok(true) = self.encoding.has_changed() {
                 encoding = self.encoding.borrow_and_update().clone().unwrap_or(encoding);
@@ -141,9 +145,20 @@ impl Publisher {
                 batch.into_iter().rev().for_each(|sent| self.queue.return_unconfirmed(sent.item));
                 return;
             }
-            batch.into_iter().for_each(|sent| self.confirm(sent));
+            for sent in batch {
+                if let Some(latecomers) = &mut latecomers {
+                    latecomers.note(&sent.item);
+                }
+                self.confirm(sent);
+            }
+            if let Some(due) = latecomers.take_if(|latecomers| latecomers.until() <= Instant::now()) {
+                let repeated = due.repeat(&self.queue);
+                tracing::debug!(repeated, "published again for consumers that reconnected later");
+                continue;
+            }
             tokio::select! {
                 () = wait(&self.queue, &next) => {}
+                () = until(latecomers.as_ref()) => {}
                 _ = self.encoding.changed() => {}
                 _ = self.broker.connection.wait_for(|now| !now.up || now.generation != generation) => return,
             }
@@ -255,6 +270,14 @@ impl Publisher {
         count.fetch_add(1, Ordering::Relaxed);
         self.stats.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
         self.queue.confirm(item);
+    }
+}
+
+/// Until what was published may be published again.
+async fn until(latecomers: Option<&Latecomers>) {
+    match latecomers {
+        Some(latecomers) => tokio::time::sleep_until(latecomers.until().into()).await,
+        None => std::future::pending().await,
     }
 }
 

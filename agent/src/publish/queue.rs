@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use tokio::sync::Notify;
 
-use super::outbox::{Change, Item, Next, Outbox};
-use crate::object::Prepared;
+use super::outbox::{Action, Change, Item, Next, Outbox};
+use crate::object::{ObjectName, Prepared};
 use crate::snapshot::{Outcome, Removed, Store, TypeId};
 
 /// A shared [`Outbox`]. Pushing never waits for the broker: an API server cuts off watchers that read too slowly.
@@ -44,6 +44,11 @@ impl Queue {
             }
             self.pushed.notify_one();
         }
+    }
+
+    /// See [`Outbox::repeat`].
+    pub fn repeat(&self, type_id: TypeId, name: ObjectName, action: Action) {
+        self.lock().repeat(type_id, name, action, Instant::now());
     }
 
     /// What to send now.

@@ -2,7 +2,7 @@
 //!
 //! | entity | answer |
 //! |---|---|
-//! | `informer-store` | everything the agent holds, to the subject that the request names |
+//! | `informer-store` | everything the agent holds, to the subject that the request names, ended by an empty array |
 //! | `resync-discovery` | everything published again as `ADDED`; requests that come while one is queued are one |
 //! | `meshsync-meta` | the agent's version, on [`META_SUBJECT`] |
 //!
@@ -104,7 +104,7 @@ impl Requests {
                 }
             }
         }
-        if let Some(last) = answer.finish() {
+        for last in answer.finish() {
             send(client, &reply, last).await?;
         }
         tracing::info!(objects, reply, "informer-store answered");

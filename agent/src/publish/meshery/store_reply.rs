@@ -57,10 +57,12 @@ impl StoreReply {
         Ok((pushed, full))
     }
 
-    /// The last message; `None` if nothing is left to send.
+    /// The last messages: what is left, and an empty array, by which a consumer knows that it has been given everything,
+    /// be it nothing.
     #[must_use]
-    pub fn finish(mut self) -> Option<Vec<u8>> {
-        self.take()
+    pub fn finish(mut self) -> Vec<Vec<u8>> {
+        let rest = self.take();
+        rest.into_iter().chain([[OPEN, CLOSE].concat()]).collect()
     }
 
     fn fits_alone(&self, resource: &[u8]) -> bool {

@@ -53,6 +53,14 @@ impl Pending {
         }
     }
 
+    /// What waits once something that was confirmed is to go out again: a state as if it were new.
+    pub(super) fn repeated(sent: Action) -> Self {
+        match sent {
+            Action::Upsert { uid, .. } => Self::Upsert(Newest { uid, resync: true }),
+            Action::Delete(removed) => Self::Delete(removed),
+        }
+    }
+
     /// What waits once `sent` came back unconfirmed while `newer` had gathered.
     pub(super) fn returned(sent: Action, newer: Option<Self>) -> Self {
         match (sent, newer) {

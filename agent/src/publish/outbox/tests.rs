@@ -245,6 +245,28 @@ fn a_resync_sends_everything_once_more_as_new() {
     bench.idle();
 }
 
+#[test]
+fn what_was_confirmed_can_be_repeated_unless_something_newer_waits() {
+    let mut bench = Bench::new();
+    bench.upsert("a", "a1", 1);
+    let (_, item) = bench.send();
+    let (type_id, name, action) = (item.type_id, item.name.clone(), item.action.clone());
+    bench.confirm(item);
+    bench.outbox.repeat(type_id, name.clone(), action.clone(), bench.now);
+    assert_eq!(bench.send_and_confirm(), "ADDED a", "a state is repeated as new");
+    bench.delete("a1");
+    bench.outbox.repeat(type_id, name, action, bench.now);
+    let (message, delete) = bench.send();
+    assert_eq!(message, "DELETED a", "the newer message is enough");
+    let (name, action) = (delete.name.clone(), delete.action.clone());
+    bench.confirm(delete);
+    bench.now += RECREATE_DELAY;
+    bench.outbox.repeat(type_id, name, action, bench.now);
+    assert_eq!(bench.send_and_confirm(), "DELETED a");
+    bench.now += RECREATE_DELAY;
+    bench.idle();
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Upsert(u8),
@@ -256,6 +278,8 @@ enum Step {
     Lose(bool),
     Wait,
     Resync,
+    /// What was confirmed lately is published again.
+    Repeat,
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -268,6 +292,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => any::<bool>().prop_map(Step::Lose),
         2 => Just(Step::Wait),
         1 => Just(Step::Resync),
+        1 => Just(Step::Repeat),
     ]
 }
 
@@ -281,6 +306,8 @@ struct World {
     ever_sent: std::collections::BTreeSet<String>,
     deleted_at: BTreeMap<String, Instant>,
     in_flight: VecDeque<(Item, Option<(String, String)>)>,
+    /// The last confirmed message about each name, by type and name.
+    confirmed: HashMap<(TypeId, ObjectName), Action>,
 }
 
 impl World {
@@ -303,6 +330,7 @@ impl World {
             Step::Confirm => {
                 if let Some((item, message)) = self.in_flight.pop_front() {
                     self.deliver(&item, message);
+                    self.confirmed.insert((item.type_id, item.name.clone()), item.action.clone());
                     self.bench.confirm(item);
                 }
             }
@@ -316,6 +344,11 @@ impl World {
             }
             Step::Wait => self.bench.now += RECREATE_DELAY / 3,
             Step::Resync => self.bench.resync(),
+            Step::Repeat => {
+                for ((type_id, name), action) in std::mem::take(&mut self.confirmed) {
+                    self.bench.outbox.repeat(type_id, name, action, self.bench.now);
+                }
+            }
         }
         assert!(self.bench.outbox.len() <= 4, "one entry a name");
     }
@@ -373,6 +406,7 @@ proptest! {
             ever_sent: Default::default(),
             deleted_at: BTreeMap::new(),
             in_flight: VecDeque::new(),
+            confirmed: HashMap::new(),
         };
         for step in &steps {
             world.apply(step);

@@ -1,18 +1,13 @@
-//! A consumer of the agent's stream that assembles what the stream claims the cluster to be.
+//! What a stream claims a cluster to be.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 use bytes::Bytes;
-use futures::StreamExt as _;
 use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
-
-/// Subject of the resources in Meshery's format.
-pub const CORE_SUBJECT: &str = "meshery.meshsync.core";
 
 /// What identifies a row for a Meshery Server, the cluster aside.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -85,41 +80,72 @@ impl View {
         self.keys().filter_map(|key| Some((key, self.get(key)?)))
     }
 
-    /// Takes one message in.
-    pub fn receive(&mut self, payload: Bytes, needle: Option<&[u8]>) {
+    /// Takes one message in; gives the key that it is about.
+    pub fn receive(&mut self, payload: Bytes, needle: Option<&[u8]>) -> Option<Key> {
         let now = Instant::now();
         self.first.get_or_insert(now);
         self.last = Some(now);
+        self.scan(&payload, needle);
+        self.apply(&payload).map_err(|reason| self.note_malformed(&reason, &payload)).ok()
+    }
+
+    /// Looks at the bytes of any message for what must not be in it.
+    pub(super) fn scan(&mut self, payload: &[u8], needle: Option<&[u8]>) {
         self.bytes += u64::try_from(payload.len()).unwrap_or(u64::MAX);
-        if needle.is_some_and(|needle| memchr::memmem::find(&payload, needle).is_some()) {
+        if needle.is_some_and(|needle| memchr::memmem::find(payload, needle).is_some()) {
             self.needle_hits += 1;
-        }
-        if let Err(reason) = self.apply(&payload) {
-            let start = String::from_utf8_lossy(payload.get(..200).unwrap_or(&payload)).into_owned();
-            if self.malformed.len() < 10 {
-                self.malformed.push(format!("{reason:#}: {start}"));
-            }
         }
     }
 
-    fn apply(&mut self, payload: &Bytes) -> Result<()> {
+    pub(super) fn note_malformed(&mut self, reason: &anyhow::Error, payload: &[u8]) {
+        if self.malformed.len() < 10 {
+            let start = String::from_utf8_lossy(payload.get(..200).unwrap_or(payload));
+            self.malformed.push(format!("{reason:#}: {start}"));
+        }
+    }
+
+    /// Takes in everything that the agent holds, as answered to `informer-store`: what is not among `objects` is gone.
+    /// `newer` are the keys about which an event came after the question; those events count.
+    pub(super) fn replace(&mut self, mut objects: BTreeMap<Key, Bytes>, newer: &BTreeSet<Key>) {
+        objects.retain(|key, _| !newer.contains(key));
+        let before = std::mem::replace(&mut self.objects, objects);
+        self.objects.extend(before.into_iter().filter(|(key, _)| newer.contains(key)));
+    }
+
+    fn apply(&mut self, payload: &Bytes) -> Result<Key> {
         let envelope: Envelope<'_> = serde_json::from_slice(payload).context("no envelope")?;
         let resource: Resource = serde_json::from_str(envelope.object.get()).context("no resource")?;
-        let Resource { api_version, kind, metadata: Metadata { namespace, name } } = resource;
-        let key = Key { api_version, kind, namespace, name };
+        let key = resource.key();
         match envelope.event_type {
             "ADDED" => self.added += 1,
             "MODIFIED" => self.modified += 1,
             "DELETED" => {
                 self.deleted += 1;
                 self.objects.remove(&key);
-                return Ok(());
+                return Ok(key);
             }
             other => anyhow::bail!("unknown EventType `{other}`"),
         }
-        self.objects.insert(key, payload.clone());
-        Ok(())
+        self.objects.insert(key.clone(), payload.clone());
+        Ok(key)
     }
+}
+
+/// The objects of one message of the answer to `informer-store`, as if each had come as an event; none in the last one.
+pub(super) fn store_part(payload: &[u8]) -> Result<Vec<(Key, Bytes)>> {
+    let envelope: StorePart<'_> = serde_json::from_slice(payload).context("no answer to informer-store")?;
+    let object = |raw: &&RawValue| {
+        let resource: Resource = serde_json::from_str(raw.get()).context("no resource")?;
+        let message = format!(r#"{{"EventType":"ADDED","Object":{}}}"#, raw.get());
+        Ok((resource.key(), Bytes::from(message)))
+    };
+    envelope.objects.iter().map(object).collect()
+}
+
+#[derive(Deserialize)]
+struct StorePart<'a> {
+    #[serde(rename = "Object", borrow)]
+    objects: Vec<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -138,75 +164,18 @@ struct Resource {
     metadata: Metadata,
 }
 
+impl Resource {
+    fn key(self) -> Key {
+        let Self { api_version, kind, metadata: Metadata { namespace, name } } = self;
+        Key { api_version, kind, namespace, name }
+    }
+}
+
 #[derive(Deserialize)]
 struct Metadata {
     #[serde(default)]
     namespace: String,
     name: String,
-}
-
-/// A subscription that keeps a [`View`] current in the background until it is dropped.
-///
-/// ```no_run
-/// # async fn example(nats: &meshsync_e2e::nats::Nats) -> anyhow::Result<()> {
-/// use std::time::Duration;
-/// use meshsync_e2e::{await_condition, stream::Consumer};
-///
-/// let consumer = Consumer::subscribe(nats.client().await?, Some("hunter2")).await?;
-/// await_condition("a pod arrives", Duration::from_secs(10), async || {
-///     Ok((consumer.view().count("v1", "Pod") > 0).then_some(()))
-/// })
-/// .await?;
-/// assert_eq!(consumer.view().needle_hits, 0);
-/// # Ok(()) }
-/// ```
-#[derive(Debug)]
-pub struct Consumer {
-    view: Arc<Mutex<View>>,
-    task: tokio::task::JoinHandle<()>,
-}
-
-impl Consumer {
-    /// Subscribes to [`CORE_SUBJECT`]; the broker has confirmed the subscription when this returns. `needle` is searched
-    /// for in every payload.
-    ///
-    /// # Errors
-    /// When the broker cannot be reached.
-    pub async fn subscribe(client: async_nats::Client, needle: Option<&str>) -> Result<Self> {
-        let mut messages = client.subscribe(CORE_SUBJECT).await.context("cannot subscribe")?;
-        // The server answers the flush after it has taken the subscription in: nothing published later is missed.
-        client.flush().await.context("the broker does not confirm the subscription")?;
-        let view = Arc::new(Mutex::new(View::default()));
-        let (shared, needle) = (Arc::clone(&view), needle.map(str::to_owned));
-        let task = tokio::spawn(async move {
-            // The client is kept: with its last handle the connection would close.
-            let _client = client;
-            while let Some(message) = messages.next().await {
-                lock(&shared).receive(message.payload, needle.as_deref().map(str::as_bytes));
-            }
-        });
-        Ok(Self { view, task })
-    }
-
-    /// What was received so far. Hold the guard briefly: reception waits for it.
-    pub fn view(&self) -> MutexGuard<'_, View> {
-        lock(&self.view)
-    }
-
-    /// Forgets everything, as a consumer does that is about to ask for the whole state again.
-    pub fn clear(&self) {
-        *self.view() = View::default();
-    }
-}
-
-impl Drop for Consumer {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
-fn lock(view: &Mutex<View>) -> MutexGuard<'_, View> {
-    view.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -232,6 +201,32 @@ mod tests {
         assert_eq!((view.count("v1", "Pod"), view.count("v1", "Secret")), (1, 0));
         assert_eq!(view.resources().next().unwrap().1["metadata"]["name"], "a");
         assert!(view.malformed.is_empty());
+    }
+
+    #[test]
+    fn an_answer_replaces_what_no_newer_event_is_about() {
+        let mut view = View::default();
+        for name in ["old", "deleted", "kept"] {
+            view.receive(message("ADDED", "Pod", name), None);
+        }
+        let newer = [message("DELETED", "Pod", "deleted"), message("ADDED", "Pod", "fresh")];
+        let newer: BTreeSet<Key> = newer.into_iter().filter_map(|message| view.receive(message, None)).collect();
+        let names = |names: &[&str]| {
+            names
+                .iter()
+                .map(|name| {
+                    format!(r#"{{"apiVersion":"v1","kind":"Pod","metadata":{{"name":"{name}","namespace":"n"}}}}"#)
+                })
+                .collect::<Vec<_>>()
+                .join(",")
+        };
+        let answer =
+            format!(r#"{{"ObjectType":"","EventType":"","Request":null,"Object":[{}]}}"#, names(&["kept", "deleted"]));
+        let objects = store_part(answer.as_bytes()).unwrap().into_iter().collect();
+        view.replace(objects, &newer);
+        let left: Vec<&str> = view.keys().map(|key| key.name.as_str()).collect();
+        assert_eq!(left, ["fresh", "kept"]);
+        assert_eq!(view.resources().count(), 2, "objects of the answer read like events");
     }
 
     #[test]

@@ -1,0 +1,193 @@
+//! Consumers that listen only, as a Meshery Server does, and such as ask when they may have missed something.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use async_nats::{Client, Message, Subscriber};
+use bytes::Bytes;
+use futures::StreamExt as _;
+
+use super::view::{Key, View, store_part};
+
+/// Subject of the resources in Meshery's format.
+pub const CORE_SUBJECT: &str = "meshery.meshsync.core";
+/// Subject that the agent takes requests from.
+const REQUEST_SUBJECT: &str = "meshery.meshsync.request";
+/// Subject on which an agent says that it has started.
+const PRESENCE_SUBJECT: &str = "meshery.meshsync.presence";
+/// A question that nothing was answered to for so long was lost.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
+/// How often a consumer looks whether it was disconnected.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// A subscription that keeps a [`View`] current in the background until it is dropped.
+///
+/// ```no_run
+/// # async fn example(nats: &meshsync_e2e::nats::Nats) -> anyhow::Result<()> {
+/// use std::time::Duration;
+/// use meshsync_e2e::{await_condition, stream::Consumer};
+///
+/// let consumer = Consumer::subscribe(nats.client().await?, Some("hunter2")).await?;
+/// await_condition("a pod arrives", Duration::from_secs(10), async || {
+///     Ok((consumer.view().count("v1", "Pod") > 0).then_some(()))
+/// })
+/// .await?;
+/// assert_eq!(consumer.view().needle_hits, 0);
+/// # Ok(()) }
+/// ```
+#[derive(Debug)]
+pub struct Consumer {
+    view: Arc<Mutex<View>>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Consumer {
+    /// Listens and never asks; the broker has confirmed the subscription when this returns. `needle` is searched for in
+    /// every payload.
+    ///
+    /// # Errors
+    /// When the broker cannot be reached.
+    pub async fn subscribe(client: Client, needle: Option<&str>) -> Result<Self> {
+        let mut messages = client.subscribe(CORE_SUBJECT).await.context("cannot subscribe")?;
+        // The server answers the flush after it has taken the subscription in: nothing published later is missed.
+        client.flush().await.context("the broker does not confirm the subscription")?;
+        let view = Arc::new(Mutex::new(View::default()));
+        let (shared, needle) = (Arc::clone(&view), needle.map(str::to_owned));
+        let task = tokio::spawn(async move {
+            // The client is kept: with its last handle the connection would close.
+            let _client = client;
+            while let Some(message) = messages.next().await {
+                lock(&shared).receive(message.payload, needle.as_deref().map(str::as_bytes));
+            }
+        });
+        Ok(Self { view, task })
+    }
+
+    /// Listens, and asks for everything at the start, after each reconnect and whenever an agent starts; the answer
+    /// replaces the view. So objects that were deleted unseen leave it. `needle` is searched for in every payload.
+    ///
+    /// # Errors
+    /// When the broker cannot be reached.
+    pub async fn asking(client: Client, needle: Option<&str>) -> Result<Self> {
+        let core = client.subscribe(CORE_SUBJECT).await.context("cannot subscribe")?;
+        let presence = client.subscribe(PRESENCE_SUBJECT).await.context("cannot subscribe")?;
+        let inbox = client.new_inbox();
+        let answers = client.subscribe(format!("{inbox}.*")).await.context("cannot subscribe")?;
+        client.flush().await.context("the broker does not confirm the subscription")?;
+        let view = Arc::new(Mutex::new(View::default()));
+        let asker = Asker {
+            client,
+            view: Arc::clone(&view),
+            needle: needle.map(|needle| needle.as_bytes().to_vec()),
+            inbox,
+            asked: 0,
+            question: None,
+        };
+        let task = tokio::spawn(asker.run(core, presence, answers));
+        Ok(Self { view, task })
+    }
+
+    /// What was received so far. Hold the guard briefly: reception waits for it.
+    pub fn view(&self) -> MutexGuard<'_, View> {
+        lock(&self.view)
+    }
+
+    /// Forgets everything, as a consumer does that is about to ask for the whole state again.
+    pub fn clear(&self) {
+        *self.view() = View::default();
+    }
+}
+
+impl Drop for Consumer {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+struct Asker {
+    client: Client,
+    view: Arc<Mutex<View>>,
+    needle: Option<Vec<u8>>,
+    inbox: String,
+    /// Number of questions so far; each has a subject of its own for its answer.
+    asked: u64,
+    question: Option<Question>,
+}
+
+/// A question whose answer is not complete.
+struct Question {
+    reply: String,
+    /// What was answered so far.
+    objects: BTreeMap<Key, Bytes>,
+    /// What events were about since the question.
+    newer: BTreeSet<Key>,
+    /// When it was asked, or the newest part of its answer came.
+    heard: Instant,
+}
+
+impl Asker {
+    async fn run(mut self, mut core: Subscriber, mut presence: Subscriber, mut answers: Subscriber) {
+        let mut look = tokio::time::interval(LOOK_EVERY);
+        let connects = || self.client.statistics().connects.load(Ordering::Relaxed);
+        let mut connected = connects();
+        self.ask().await;
+        loop {
+            // In this order: what came before a question or an answer is seen before it.
+            tokio::select! {
+                biased;
+                Some(message) = core.next() => self.event(message.payload),
+                Some(message) = answers.next() => self.answer(&message),
+                Some(_) = presence.next() => self.ask().await,
+                _ = look.tick() => {
+                    let now = self.client.statistics().connects.load(Ordering::Relaxed);
+                    let lost = self.question.as_ref().is_some_and(|question| question.heard.elapsed() > ASK_AGAIN);
+                    if now != connected || lost {
+                        connected = now;
+                        self.ask().await;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn ask(&mut self) {
+        self.asked += 1;
+        let reply = format!("{}.{}", self.inbox, self.asked);
+        let request = format!(
+            r#"{{"ObjectType":"request-payload","EventType":"","Request":{{"Entity":"informer-store","Payload":{{"Reply":"{reply}"}}}},"Object":null}}"#
+        );
+        // One that cannot be sent is one that is not answered.
+        let _sent = self.client.publish(REQUEST_SUBJECT, request.into()).await;
+        let heard = Instant::now();
+        self.question = Some(Question { reply, objects: BTreeMap::new(), newer: BTreeSet::new(), heard });
+    }
+
+    fn event(&mut self, payload: Bytes) {
+        let key = lock(&self.view).receive(payload, self.needle.as_deref());
+        if let (Some(question), Some(key)) = (&mut self.question, key) {
+            question.newer.insert(key);
+        }
+    }
+
+    fn answer(&mut self, message: &Message) {
+        let mut view = lock(&self.view);
+        view.scan(&message.payload, self.needle.as_deref());
+        let Some(mut question) = self.question.take_if(|question| *question.reply == *message.subject) else { return };
+        match store_part(&message.payload) {
+            Ok(part) if part.is_empty() => view.replace(question.objects, &question.newer),
+            Ok(part) => {
+                question.objects.extend(part);
+                question.heard = Instant::now();
+                self.question = Some(question);
+            }
+            Err(reason) => view.note_malformed(&reason, &message.payload),
+        }
+    }
+}
+
+fn lock(view: &Mutex<View>) -> MutexGuard<'_, View> {
+    view.lock().unwrap_or_else(PoisonError::into_inner)
+}

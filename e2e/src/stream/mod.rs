@@ -1,0 +1,7 @@
+//! Consumers of the agent's stream, which assemble what the stream claims the cluster to be.
+
+mod consumer;
+mod view;
+
+pub use consumer::{CORE_SUBJECT, Consumer};
+pub use view::{Key, View};
