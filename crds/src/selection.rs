@@ -93,15 +93,14 @@ pub enum Problem {
         entry: String,
     },
     /// Nothing is left to watch.
-    #[error("informer_config leaves no type to watch: {reason}; the last good configuration stays in force")]
+    #[error("informer_config leaves no type to watch: {reason}")]
     NothingSelected {
         /// Which lists caused it.
         reason: &'static str,
     },
     /// Every included namespace is excluded again.
     #[error(
-        "informer_config.namespaces: every included namespace is excluded again, so that no namespaced object is \
-         left; the last good configuration stays in force"
+        "informer_config.namespaces: every included namespace is excluded again, so that no namespaced object is left"
     )]
     NoNamespace,
 }

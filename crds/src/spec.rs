@@ -92,11 +92,13 @@ pub struct ManagedBroker {
     pub storage: Option<BrokerStorage>,
 }
 
-/// Persistent storage of a managed broker.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+/// Persistent storage of a managed broker. A change replaces the broker: what it stored is published anew.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct BrokerStorage {
     /// Size of the volume, e.g. `1Gi`.
+    #[x_kube(validation = Rule::new("isQuantity(self) && quantity(self).isGreaterThan(quantity('0'))")
+        .message("broker.managed.storage.size must be a quantity above zero, such as 1Gi"))]
     pub size: Quantity,
     /// Storage class. Default: the cluster's default class.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -12,7 +12,7 @@ use meshsync_runtime::client::{ClientArgs, Retry, connect};
 use meshsync_runtime::shutdown::Shutdown;
 use meshsync_runtime::telemetry::{self, LogArgs};
 
-use crate::meshsync::validate::DefaultImages;
+use crate::meshsync::validate::Defaults;
 use crate::run::{self, Settings};
 
 /// Facts about this binary.
@@ -68,9 +68,29 @@ struct RunArgs {
     /// Image of managed brokers whose MeshSync names none
     #[arg(long, env = "MESHSYNC_NATS_IMAGE", value_name = "IMAGE")]
     nats_image: String,
+    /// User and group of agents and brokers; `none` where the cluster assigns them, as OpenShift does
+    #[arg(long, env = "MESHSYNC_RUN_AS_USER", value_name = "UID|none", default_value = "65532")]
+    run_as_user: RunAsUser,
     /// Probes and metrics
     #[arg(long, env = "MESHSYNC_PROBE_ADDRESS", value_name = "ADDRESS", default_value = "0.0.0.0:11000")]
     probe_address: SocketAddr,
+}
+
+/// A numeric user, or none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct RunAsUser(Option<i64>);
+
+impl std::str::FromStr for RunAsUser {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match (text, text.parse::<u32>()) {
+            ("none", _) => Ok(Self(None)),
+            ("0", _) => Err("0 is root, which Pod Security `restricted` refuses".to_owned()),
+            (_, Ok(uid)) => Ok(Self(Some(i64::from(uid)))),
+            (_, Err(_)) => Err("expected the number of a user, such as 65532, or `none`".to_owned()),
+        }
+    }
 }
 
 impl Cli {
@@ -89,9 +109,10 @@ impl Cli {
             Command::Run(args) => {
                 BUILD.log();
                 let shutdown = Shutdown::from_signals().context("cannot handle signals")?;
-                let client = connect(&client, &BUILD, Retry::Client).await?;
-                let images = DefaultImages { agent: args.agent_image, nats: args.nats_image };
-                let settings = Settings { namespace: args.namespace, images, probe_address: args.probe_address };
+                let client = connect(&client, &BUILD, Retry::Briefly).await?;
+                let RunArgs { namespace, agent_image, nats_image, run_as_user, probe_address } = args;
+                let defaults = Defaults { agent_image, nats_image, run_as_user: run_as_user.0 };
+                let settings = Settings { namespace, defaults, probe_address };
                 run::run(settings, client, &BUILD, shutdown).await
             }
         }
@@ -114,6 +135,15 @@ mod tests {
     use clap::CommandFactory;
 
     use super::*;
+
+    #[test]
+    fn a_user_is_a_number_other_than_root_or_none() {
+        assert_eq!("65532".parse(), Ok(RunAsUser(Some(65532))));
+        assert_eq!("none".parse(), Ok(RunAsUser(None)));
+        for wrong in ["0", "root", "-1", "", "99999999999"] {
+            assert!(wrong.parse::<RunAsUser>().is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn the_command_line_is_consistent() {

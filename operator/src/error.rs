@@ -15,6 +15,8 @@ pub enum Class {
     Forbidden,
     /// Try again.
     Transient,
+    /// The operator is wrong. Trying again may help after an upgrade only.
+    Bug,
 }
 
 impl Class {
@@ -27,6 +29,7 @@ impl Class {
             Self::Conflict => 2,
             Self::Forbidden => 60,
             Self::Transient => 5,
+            Self::Bug => 600,
         })
     }
 }
@@ -43,7 +46,7 @@ pub enum Error {
         source: Box<kube::Error>,
     },
     /// An object that the operator builds cannot be written as JSON.
-    #[error("cannot write {0} as JSON: {1}")]
+    #[error("cannot write {0} as JSON: {1}; this is a bug of the operator, please report it")]
     Serialize(&'static str, serde_json::Error),
     /// Something that comes by itself is not there yet.
     #[error("waiting: {0}")]
@@ -62,7 +65,7 @@ impl Error {
     pub fn class(&self) -> Class {
         match self {
             Self::Waiting(_) => Class::Waiting,
-            Self::Serialize(..) => Class::Invalid,
+            Self::Serialize(..) => Class::Bug,
             Self::Api { source, .. } => match source.as_ref() {
                 kube::Error::Api(status) => match status.code {
                     403 => Class::Forbidden,
@@ -84,6 +87,7 @@ impl Error {
             Class::Conflict => "Conflict",
             Class::Forbidden => "Forbidden",
             Class::Transient => "ApiError",
+            Class::Bug => "InternalError",
         }
     }
 }

@@ -7,7 +7,12 @@ use clap::Args;
 use http::HeaderValue;
 use http::header::USER_AGENT;
 use kube::Client;
+use kube::client::ClientBuilder;
+use kube::client::retry::RetryPolicy;
 use kube::config::{Config, KubeConfigOptions, Kubeconfig};
+
+use tower::buffer::BufferLayer;
+use tower::retry::RetryLayer;
 
 use crate::build_info::BuildInfo;
 
@@ -22,13 +27,20 @@ pub struct ClientArgs {
     pub context: Option<String>,
 }
 
+/// Waits between repetitions, and their number.
+const RETRY_FIRST: Duration = Duration::from_millis(200);
+const RETRY_LAST: Duration = Duration::from_secs(2);
+const RETRIES: u32 = 3;
+/// Requests that wait for the connection.
+const BUFFER: usize = 1024;
+
 /// Who repeats a request that the server was too busy for (429, 503, 504).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Retry {
-    /// The caller, which paces itself per type: the client would repeat up to 15 times in silence.
+    /// The caller, which paces itself per type.
     Caller,
-    /// The client.
-    Client,
+    /// The client, three times within a few seconds. (kube's own default is 15 times in silence.)
+    Briefly,
 }
 
 /// Why there is no client.
@@ -63,7 +75,7 @@ pub enum ConnectError {
 /// [`ConnectError`], which names the file and what to do.
 pub async fn connect(args: &ClientArgs, build: &BuildInfo, retry: Retry) -> Result<Client, ConnectError> {
     let mut config = config(args).await?;
-    config.default_retry = retry == Retry::Client;
+    config.default_retry = false;
     config.connect_timeout = Some(Duration::from_secs(10));
     // A watch is silent for as long as nothing changes; the agent has its own limit for that.
     config.read_timeout = None;
@@ -71,7 +83,15 @@ pub async fn connect(args: &ClientArgs, build: &BuildInfo, retry: Retry) -> Resu
         config.headers.push((USER_AGENT, agent));
     }
     let url = config.cluster_url.to_string();
-    Client::try_from(config).map_err(|source| ConnectError::Client { url, source: Box::new(source) })
+    let failed = |source| ConnectError::Client { url, source: Box::new(source) };
+    match (retry, RetryPolicy::new(RETRY_FIRST, RETRY_LAST, RETRIES, true)) {
+        (Retry::Briefly, Ok(policy)) => {
+            // The buffer makes the connection one that can be shared, which repeating takes.
+            let builder = ClientBuilder::try_from(config).map_err(failed)?;
+            Ok(builder.with_layer(&BufferLayer::new(BUFFER)).with_layer(&RetryLayer::new(policy)).build())
+        }
+        (Retry::Caller, _) | (Retry::Briefly, Err(_)) => Client::try_from(config).map_err(failed),
+    }
 }
 
 async fn config(args: &ClientArgs) -> Result<Config, ConnectError> {
@@ -148,8 +168,8 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn a_busy_server_is_asked_once_by_a_client_that_says_who_it_is() {
+    /// What a server that is always busy was asked, as User-Agents.
+    async fn asked(retry: Retry) -> Vec<String> {
         crate::tls::install_provider();
         let asked = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
         let seen = asked.clone();
@@ -158,16 +178,23 @@ mod tests {
             http::StatusCode::SERVICE_UNAVAILABLE
         });
         let listener = crate::probes::bind("127.0.0.1:0".parse().unwrap(), "test").await.unwrap();
-        let path = kubeconfig("busy", &for_server(&format!("http://{}", listener.local_addr().unwrap())));
+        let path =
+            kubeconfig(&format!("busy-{retry:?}"), &for_server(&format!("http://{}", listener.local_addr().unwrap())));
         let shutdown = crate::shutdown::Shutdown::new();
         let server = tokio::spawn(crate::probes::serve(listener, busy, "test", shutdown.clone()));
         let args = ClientArgs { kubeconfig: Some(path.clone()), context: None };
-        let client = connect(&args, &BUILD, Retry::Caller).await.unwrap();
+        let client = connect(&args, &BUILD, retry).await.unwrap();
         assert!(client.apiserver_version().await.is_err());
-        assert_eq!(*asked.lock().unwrap(), ["test/0"]);
         drop(client);
         shutdown.begin();
         server.await.unwrap().unwrap();
         std::fs::remove_file(path).unwrap();
+        std::mem::take(&mut *asked.lock().unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_busy_server_is_asked_by_a_client_that_says_who_it_is_as_often_as_agreed() {
+        assert_eq!(asked(Retry::Caller).await, ["test/0"]);
+        assert_eq!(asked(Retry::Briefly).await, ["test/0"; 4]);
     }
 }

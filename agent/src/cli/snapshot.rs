@@ -68,7 +68,7 @@ impl SnapshotArgs {
     pub(super) async fn execute(self, client: &ClientArgs) -> anyhow::Result<()> {
         // Opened first: nobody should wait for a whole cluster to learn of a typing error in a path.
         let mut out = self.open()?;
-        let client = connect(client, &BUILD, Retry::Client).await?;
+        let client = connect(client, &BUILD, Retry::Briefly).await?;
         let plan = self.plan(&client).await?;
         let store = Store::new();
         let missing = list_all(&client, &store, plan).await;

@@ -6,9 +6,10 @@ use kube::{Api, Client};
 use meshsync_crds::names::OPERATOR_FIELD_MANAGER;
 use serde_json::Value;
 
-use super::build::{Built, Child, broker_secret};
+use super::build::{Built, Child, secret};
 use super::validate::{Broker, Validated};
 use crate::error::Error;
+use crate::quantity::nanos;
 
 /// Hash of what was applied last: tells a field that is no longer wanted from one that somebody else added.
 const APPLIED_HASH: &str = "meshery.layer5.io/applied-hash";
@@ -24,17 +25,30 @@ pub struct Applied {
     pub removed: Vec<String>,
 }
 
+/// Creates the Secret of a managed broker; gives whether there was none. It is never applied over: its token must not
+/// change under the pods.
+///
+/// # Errors
+/// The request that failed.
+pub async fn ensure_broker_secret(client: &Client, input: &Validated, exists: bool) -> Result<bool, Error> {
+    if exists || !matches!(input.broker, Broker::Managed(_)) {
+        return Ok(false);
+    }
+    let api = Api::namespaced(client.clone(), &input.identity.namespace);
+    match api.create(&PostParams::default(), &secret(input, &new_token()?)).await {
+        Ok(_) => Ok(true),
+        // It came between our look and now.
+        Err(kube::Error::Api(status)) if status.code == 409 => Ok(true),
+        Err(error) => Err(Error::api("create the broker's Secret")(error)),
+    }
+}
+
 /// Applies the children in order.
 ///
 /// # Errors
 /// The first request that failed; what comes after it is left for the next time.
-pub async fn apply(client: &Client, input: Validated, built: Built, secret_exists: bool) -> Result<Applied, Error> {
+pub async fn apply(client: &Client, input: Validated, built: Built) -> Result<Applied, Error> {
     let mut written = Vec::new();
-    if !secret_exists && let Some(secret) = broker_secret(&input, &new_token()?) {
-        let api = Api::namespaced(client.clone(), &input.identity.namespace);
-        api.create(&PostParams::default(), &secret).await.map_err(Error::api("create the broker's Secret"))?;
-        written.push(format!("Secret {}", input.identity.broker()));
-    }
     for child in built.children {
         if apply_child(client, &child).await? {
             written.push(format!("{} {}", child.kind, child.name));
@@ -56,9 +70,14 @@ async fn apply_child(client: &Client, child: &Child) -> Result<bool, Error> {
             annotations.insert(APPLIED_HASH.to_owned(), Value::String(hash));
         }
     }
-    if let Some(live) = get(client, &path, child.kind).await?
-        && holds(&live, &desired)
-    {
+    let live = get(client, &path, child.kind).await?.unwrap_or_default();
+    if live.pointer("/metadata/deletionTimestamp").is_some() {
+        return Err(Error::Waiting(format!(
+            "{} {} is being deleted; it is made anew after that",
+            child.kind, child.name
+        )));
+    }
+    if holds(&live, &desired) {
         return Ok(false);
     }
     let body = serde_json::to_vec(&desired).map_err(|error| Error::Serialize(child.kind, error))?;
@@ -67,8 +86,22 @@ async fn apply_child(client: &Client, child: &Child) -> Result<bool, Error> {
         .body(body)
         .map_err(|error| Error::Waiting(error.to_string()))?;
     let action = format!("apply {} {}", child.kind, child.name);
-    client.request::<Value>(request).await.map_err(Error::api(action))?;
-    Ok(true)
+    match client.request::<Value>(request).await {
+        Ok(_) => Ok(true),
+        // Most fields of a StatefulSet, its volumes among them, cannot be changed: it makes way for a new one.
+        Err(kube::Error::Api(status)) if status.code == 422 && child.kind == "StatefulSet" && !live.is_null() => {
+            delete(client, &path, child.kind).await?;
+            Err(Error::Waiting(format!("{} {} is replaced: {}", child.kind, child.name, status.message)))
+        }
+        Err(error) => Err(Error::api(action)(error)),
+    }
+}
+
+/// In the foreground: the name is free again once what belongs to the object, such as pods, is gone too.
+async fn delete(client: &Client, path: &str, kind: &str) -> Result<(), Error> {
+    let request = Request::delete(format!("{path}?propagationPolicy=Foreground"));
+    let request = request.body(Vec::new()).map_err(|error| Error::Waiting(error.to_string()))?;
+    client.request::<Value>(request).await.map(drop).map_err(Error::api(format!("delete {kind} at {path}")))
 }
 
 async fn get(client: &Client, path: &str, kind: &str) -> Result<Option<Value>, Error> {
@@ -80,14 +113,15 @@ async fn get(client: &Client, path: &str, kind: &str) -> Result<Option<Value>, E
     }
 }
 
-/// Whether `live` has every field that `desired` sets, with its value. What others added is not our business, except in
-/// the rules of a role, which are exactly ours.
+/// Whether `live` has every field that `desired` sets, with its value. What others added is not our business, but a list
+/// is wholly ours: a rule more in a role is a right more.
 fn holds(live: &Value, desired: &Value) -> bool {
     match (live, desired) {
         (Value::Object(live), Value::Object(desired)) => desired.iter().all(|(key, value)| match live.get(key) {
+            Some(live) if QUANTITIES.contains(&key.as_str()) => holds_quantities(live, value),
             Some(live) => holds(live, value),
-            // The server does not store a Secret's stringData, nor an empty list.
-            None => value.as_array().is_some_and(Vec::is_empty),
+            // The server stores nothing that is empty.
+            None => is_empty(value),
         }),
         (Value::Array(live), Value::Array(desired)) => {
             live.len() == desired.len() && live.iter().zip(desired).all(|(live, desired)| holds(live, desired))
@@ -96,8 +130,28 @@ fn holds(live: &Value, desired: &Value) -> bool {
     }
 }
 
+/// Fields that hold quantities by name, which the server stores in another spelling than it was given: `0.5` as `500m`.
+const QUANTITIES: [&str; 2] = ["requests", "limits"];
+
+fn holds_quantities(live: &Value, desired: &Value) -> bool {
+    let (Some(live), Some(desired)) = (live.as_object(), desired.as_object()) else { return live == desired };
+    let same = |live: &Value, desired: &Value| match (live.as_str().and_then(nanos), desired.as_str().and_then(nanos)) {
+        (Some(live), Some(desired)) => live == desired,
+        _ => live == desired,
+    };
+    desired.iter().all(|(name, desired)| live.get(name).is_some_and(|live| same(live, desired)))
+}
+
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Array(items) => items.is_empty(),
+        Value::Object(fields) => fields.values().all(is_empty),
+        _ => false,
+    }
+}
+
 /// Fields without value are not ours.
-fn prune_nulls(value: &mut Value) {
+pub(super) fn prune_nulls(value: &mut Value) {
     match value {
         Value::Object(map) => {
             map.retain(|_, value| !value.is_null());
@@ -140,8 +194,7 @@ async fn remove_orphans(client: &Client, input: &Validated) -> Result<Vec<String
         if label.and_then(Value::as_str) != Some(&input.identity.uid) {
             continue;
         }
-        let request = Request::delete(&path).body(Vec::new()).map_err(|error| Error::Waiting(error.to_string()))?;
-        client.request::<Value>(request).await.map_err(Error::api(format!("delete {kind} {name}")))?;
+        delete(client, &path, kind).await?;
         removed.push(format!("{kind} {name}"));
     }
     Ok(removed)
@@ -168,6 +221,16 @@ mod tests {
         assert!(!holds(&json!({"a": 2, "list": [{"x": 1}]}), &desired));
         assert!(!holds(&json!({"a": 1, "list": [{"x": 1}, {"x": 2}]}), &desired));
         assert!(!holds(&json!({"list": [{"x": 1}]}), &desired));
+    }
+
+    #[test]
+    fn another_spelling_of_the_same_is_the_same() {
+        let desired =
+            json!({"resources": {"limits": {"cpu": "0.5", "memory": "1024Mi"}}, "affinity": {}, "nodes": {"a": {}}});
+        let live = |cpu: &str| json!({"resources": {"limits": {"cpu": cpu, "memory": "1Gi"}}});
+        assert!(holds(&live("500m"), &desired));
+        assert!(!holds(&live("501m"), &desired));
+        assert!(!holds(&json!({"env": "500m"}), &json!({"env": "0.5"})), "only where quantities stand");
     }
 
     #[test]

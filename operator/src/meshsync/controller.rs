@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use k8s_openapi::api::rbac::v1::PolicyRule;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, Patch, PatchParams};
 use kube::runtime::controller::Action;
@@ -13,12 +14,13 @@ use meshsync_crds::names::{GROUP, OPERATOR_FIELD_MANAGER, VERSION};
 use meshsync_crds::{MeshSync, MeshSyncStatus};
 use tokio::sync::watch;
 
-use super::apply::{Applied, apply};
+use super::apply::{Applied, apply, ensure_broker_secret};
 use super::build::build;
 use super::dereference::{Dereferenced, dereference};
 use super::status::{Outcome, status};
-use super::validate::{DefaultImages, Findings, Validated, validate};
+use super::validate::{Defaults, Findings, Validated, validate};
 use crate::error::{Class, Error};
+use crate::metrics::Metrics;
 use crate::surroundings::Surroundings;
 
 /// How long an agent may take to put a configuration in force before its pod is replaced.
@@ -26,14 +28,19 @@ const ACKNOWLEDGE_WITHIN: Duration = Duration::from_secs(60);
 /// A MeshSync with which all is well is looked at again after this, and up to as long again.
 const RELAX: Duration = Duration::from_secs(1800);
 
+/// Secrets of others are looked at this often: watching all Secrets of the cluster for them would be too much.
+const SECRETS_EVERY: Duration = Duration::from_secs(60);
+
 /// What reconciliations share.
 pub struct Context {
     /// For everything.
     pub client: Client,
     /// What every MeshSync depends on; none until it was gathered once.
     pub surroundings: watch::Receiver<Option<Surroundings>>,
-    /// Images that are used where none is named.
-    pub images: DefaultImages,
+    /// What is used where a MeshSync says nothing.
+    pub defaults: Defaults,
+    /// Counts what was done.
+    pub metrics: Metrics,
     /// Writes events.
     pub recorder: Recorder,
     /// Since when an agent has not acknowledged which revision, by the MeshSync's uid.
@@ -45,6 +52,13 @@ pub struct Context {
 /// # Errors
 /// What [`on_error`] decides about.
 pub async fn reconcile(meshsync: Arc<MeshSync>, context: Arc<Context>) -> Result<Action, Error> {
+    let started = Instant::now();
+    let result = reconcile_once(&meshsync, &context).await;
+    context.metrics.reconciled(started.elapsed(), &result);
+    result
+}
+
+async fn reconcile_once(meshsync: &MeshSync, context: &Context) -> Result<Action, Error> {
     if meshsync.metadata.deletion_timestamp.is_some() {
         return Ok(Action::await_change());
     }
@@ -52,10 +66,18 @@ pub async fn reconcile(meshsync: Arc<MeshSync>, context: Arc<Context>) -> Result
     let Some(surroundings) = surroundings else {
         return Err(Error::Waiting("discovery has not been read yet".to_owned()));
     };
-    let input = dereference(&context.client, (*meshsync).clone(), surroundings).await?;
-    let (validated, findings) = validate(&input, &context.images);
+    let read = async || dereference(&context.client, meshsync.clone(), surroundings.clone()).await;
+    let mut input = read().await?;
+    let (mut validated, mut findings) = validate(&input, &context.defaults);
+    // Before anything that carries its version, or the first pods would be replaced at once.
+    if let Some(wanted) = &validated
+        && ensure_broker_secret(&context.client, wanted, input.broker_secret_exists).await?
+    {
+        input = read().await?;
+        (validated, findings) = validate(&input, &context.defaults);
+    }
     let result = match validated {
-        Some(validated) => Some(put_in_place(&context, &input, validated).await),
+        Some(validated) => Some(put_in_place(context, &input, validated).await),
         None => None,
     };
     let outcome = match &result {
@@ -64,7 +86,7 @@ pub async fn reconcile(meshsync: Arc<MeshSync>, context: Arc<Context>) -> Result
         None => Outcome::Nothing,
     };
     let now = status(&input, &findings, &outcome, Timestamp::now());
-    tell(&context, &input, &findings, &outcome, &now).await;
+    tell(context, &input, &findings, &outcome, &now).await;
     write_status(&context.client, &input, now).await?;
     match result {
         Some(Ok(applied)) => Ok(next(&input, &applied)),
@@ -96,8 +118,21 @@ async fn put_in_place(context: &Context, input: &Dereferenced, mut validated: Va
         publish(context, &input.meshsync, EventType::Warning, "AgentRestarted", message).await;
         validated.rolled_for = Some(validated.config.revision.clone());
     }
-    let built = build(&validated, &input.granted, settled)?;
-    apply(&context.client, validated, built, input.broker_secret_exists).await
+    let built = build(&validated, &still_grantable(input), settled)?;
+    let applied = apply(&context.client, validated, built).await?;
+    context.metrics.wrote(applied.written.len() + applied.removed.len());
+    Ok(applied)
+}
+
+/// What the agent was granted, less what may not be granted any more: that would fail the role as a whole.
+fn still_grantable(input: &Dereferenced) -> Vec<PolicyRule> {
+    let mut rules = input.granted.clone();
+    for rule in &mut rules {
+        let groups = rule.api_groups.clone().unwrap_or_default();
+        let is_grantable = |plural: &String| groups.iter().all(|group| input.surroundings.is_grantable(group, plural));
+        rule.resources.iter_mut().for_each(|resources| resources.retain(is_grantable));
+    }
+    rules
 }
 
 /// Whether the agent has put in force what it is to be given.
@@ -129,6 +164,9 @@ fn next(input: &Dereferenced, applied: &Applied) -> Action {
     }
     if !input.missing_secrets.is_empty() {
         return Action::requeue(Class::Waiting.retry_after());
+    }
+    if input.names_secrets {
+        return Action::requeue(SECRETS_EVERY);
     }
     // Spread by uid, so that a thousand MeshSyncs do not come at the same moment.
     let spread = applied.input.identity.uid.bytes().fold(0_u64, |sum, byte| sum * 31 % 1800 + u64::from(byte));

@@ -27,8 +27,10 @@ pub struct Dereferenced {
     pub broker_secret_exists: bool,
     /// Secrets and keys that it names and that do not exist.
     pub missing_secrets: Vec<String>,
-    /// Versions of the Secrets that its pod gets its credentials from: a change rolls the pod.
+    /// Versions of the Secrets that its pods get credentials from: a change rolls the pods.
     pub secret_versions: Vec<String>,
+    /// Whether it names Secrets of others, of whose changes nobody tells.
+    pub names_secrets: bool,
     /// Whether the agent's Deployment is available.
     pub agent_available: bool,
     /// Whether the managed broker is ready.
@@ -64,12 +66,14 @@ pub async fn dereference(
     let deployment = deployments.get_opt(&agent).await.map_err(read("the Deployment"))?;
     let stateful_set = stateful_sets.get_opt(&broker).await.map_err(read("the StatefulSet"))?;
     let own_secret = secrets.get_opt(&broker).await.map_err(read("the broker's Secret"))?;
-    let mut secret_versions: Vec<String> = own_secret.iter().filter_map(ResourceExt::resource_version).collect();
+    let mut secret_versions: Vec<String> = own_secret.iter().filter_map(version).collect();
     let mut missing_secrets = Vec::new();
-    for wanted in named_secrets(&meshsync) {
+    let named = named_secrets(&meshsync);
+    let names_secrets = !named.is_empty();
+    for wanted in named {
         match secrets.get_opt(&wanted.name).await.map_err(read("a Secret"))? {
             Some(secret) if has_key(&secret, &wanted.key) => {
-                secret_versions.extend(secret.resource_version());
+                secret_versions.extend(version(&secret));
             }
             Some(_) => missing_secrets.push(format!("key `{}` of Secret {namespace}/{}", wanted.key, wanted.name)),
             None => missing_secrets.push(format!("Secret {namespace}/{}", wanted.name)),
@@ -80,6 +84,7 @@ pub async fn dereference(
         granted: granted.and_then(|role| role.rules).unwrap_or_default(),
         broker_secret_exists: own_secret.is_some(),
         missing_secrets,
+        names_secrets,
         secret_versions,
         agent_available: deployment.as_ref().is_some_and(is_available),
         broker_ready: stateful_set.and_then(|set| set.status?.ready_replicas).is_some_and(|ready| ready > 0),
@@ -88,6 +93,11 @@ pub async fn dereference(
         meshsync,
         surroundings,
     })
+}
+
+/// Changes with every edit and every re-creation. Not a hash of the content: that would give a short password away.
+fn version(secret: &Secret) -> Option<String> {
+    Some(format!("{}/{}", secret.uid()?, secret.resource_version()?))
 }
 
 /// Every Secret that the spec names.

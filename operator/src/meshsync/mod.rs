@@ -4,6 +4,8 @@ pub mod apply;
 pub mod build;
 pub mod controller;
 pub mod dereference;
+#[cfg(test)]
+mod fixtures;
 pub mod names;
 pub mod status;
 pub mod sweep;

@@ -15,6 +15,11 @@ use super::dereference::Dereferenced;
 use super::validate::{Broker, Findings};
 use crate::error::Error;
 
+/// What the schema takes of `tiers.presence.failedGroups`.
+const MAX_FAILED_GROUPS: usize = 256;
+/// What the schema takes of `tiers.inspection.refused`; the condition tells how many there are.
+const MAX_REFUSED: usize = 512;
+
 /// What a reconciliation came to.
 #[derive(Debug)]
 pub enum Outcome<'a> {
@@ -67,9 +72,13 @@ pub fn status(input: &Dereferenced, findings: &Findings, outcome: &Outcome<'_>, 
                     .failed
                     .iter()
                     .map(|failed| format!("{}/{}", failed.group, failed.version))
+                    .take(MAX_FAILED_GROUPS)
                     .collect(),
             },
-            inspection: InspectionTier { types: count(findings.selected), refused: findings.refused.clone() },
+            inspection: InspectionTier {
+                types: count(findings.selected),
+                refused: findings.refused.iter().take(MAX_REFUSED).cloned().collect(),
+            },
         }),
         broker: applied.map(broker_status).or(before.broker),
         agent: None,
@@ -88,7 +97,12 @@ fn broker_status(applied: &Applied) -> BrokerStatus {
 fn resolved(findings: &Findings) -> Verdict {
     match (&findings.rejected, &findings.notes) {
         (Some((reason, message)), _) => {
-            Verdict::no(reason, format!("{message} (the last good configuration stays in force)"))
+            let meanwhile = if findings.in_force {
+                "the last good configuration stays in force"
+            } else {
+                "until then nothing runs"
+            };
+            Verdict::no(reason, format!("{message} ({meanwhile})"))
         }
         (None, Some((reason, message))) => Verdict::yes(reason, message.clone()),
         (None, None) => Verdict::yes("Resolved", format!("{} types are selected", findings.selected)),
@@ -105,7 +119,7 @@ fn authorized(findings: &Findings, outcome: &Outcome<'_>) -> Verdict {
         Outcome::Applied(_) => {
             let names: Vec<&str> = findings.refused.iter().map(|refused| refused.type_.as_str()).collect();
             let why = findings.refused.first().map(|refused| refused.message.as_str()).unwrap_or_default();
-            Verdict::no("NotGrantable", format!("not watched: {}; {why}", names.join(", ")))
+            Verdict::no("NotGrantable", format!("{} types are not watched; {why}; {}", names.len(), names.join(", ")))
         }
     }
 }

@@ -10,14 +10,17 @@ use meshsync_crds::{AgentSpec, ConfigurationSource, ExternalBroker, ManagedBroke
 
 use super::dereference::Dereferenced;
 use super::names::Identity;
+use crate::surroundings::cluster_default;
 
-/// Images that a MeshSync gets when it names none.
+/// What a MeshSync gets where it says nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct DefaultImages {
-    /// The agent's.
-    pub agent: String,
-    /// The managed broker's.
-    pub nats: String,
+pub struct Defaults {
+    /// The agent's image.
+    pub agent_image: String,
+    /// The managed broker's image.
+    pub nats_image: String,
+    /// User and group of every pod. None: the cluster assigns them, as OpenShift does.
+    pub run_as_user: Option<i64>,
 }
 
 /// Where the agent publishes.
@@ -44,8 +47,8 @@ pub struct Validated {
     pub broker: Broker,
     /// Settings of the agent's pod.
     pub agent: AgentSpec,
-    /// Images that are used where none is named.
-    pub images: DefaultImages,
+    /// What is used where it says nothing.
+    pub defaults: Defaults,
     /// Identifies the credentials that the pod gets.
     pub credentials_hash: String,
     /// Revision for whose sake the agent was rolled, or is to be.
@@ -67,19 +70,22 @@ pub struct Findings {
     pub refused: Vec<RefusedType>,
     /// Types that are watched.
     pub selected: usize,
+    /// Whether there is a configuration in force at all.
+    pub in_force: bool,
 }
 
 /// Decides what is to be built. `None`: there is nothing that could be put in force, not even an older configuration.
 #[must_use]
-pub fn validate(input: &Dereferenced, images: &DefaultImages) -> (Option<Validated>, Findings) {
-    let default = &input.surroundings.default;
+pub fn validate(input: &Dereferenced, defaults: &Defaults) -> (Option<Validated>, Findings) {
+    let cluster_default = &input.surroundings.default;
     let own = input.meshsync.spec.informer_config.clone();
-    let source = match (&own, default.is_built_in) {
+    let follows_default = own.as_ref().is_none_or(|own| !says_everything(own));
+    let source = match (&own, cluster_default.is_built_in) {
         (Some(_), _) => ConfigurationSource::Spec,
         (None, true) => ConfigurationSource::BuiltIn,
         (None, false) => ConfigurationSource::ClusterDefault,
     };
-    let merged = own.unwrap_or_default().or(&default.config);
+    let merged = own.unwrap_or_default().or(&cluster_default.config);
     let served = &input.surroundings.discovered.types;
     let asked = merged.clone().into_effective();
     let asked_selection = select(&asked, served);
@@ -88,7 +94,11 @@ pub fn validate(input: &Dereferenced, images: &DefaultImages) -> (Option<Validat
         findings.notes = summary(&asked_selection, false);
         Some((asked, asked_selection))
     } else {
-        findings.rejected = summary(&asked_selection, true);
+        findings.rejected = summary(&asked_selection, true).map(|(reason, message)| match source {
+            // A person who looks at this MeshSync would search for it in vain.
+            ConfigurationSource::ClusterDefault => (reason, format!("{}: {message}", cluster_default::place())),
+            ConfigurationSource::Spec | ConfigurationSource::BuiltIn => (reason, message),
+        });
         // The last good configuration stays in force, held against what is served now.
         input.last_config.clone().map(|last| {
             findings.informer_config = as_set(&last.informer_config);
@@ -96,19 +106,26 @@ pub fn validate(input: &Dereferenced, images: &DefaultImages) -> (Option<Validat
             (last.informer_config, selection)
         })
     };
-    if let (None, Some(problem)) = (&findings.rejected, &default.problem)
-        && source != ConfigurationSource::Spec
+    if let (None, Some(problem)) = (&findings.rejected, &cluster_default.problem)
+        && follows_default
     {
         findings.rejected = Some(("InvalidClusterDefault", problem.clone()));
     }
+    findings.in_force = in_force.is_some();
     let Some((informer_config, selection)) = in_force else { return (None, findings) };
-    let validated = assemble(input, images, informer_config, &selection, &mut findings);
+    let validated = assemble(input, defaults, informer_config, &selection, &mut findings);
     (Some(validated), findings)
+}
+
+/// Whether nothing is left to the cluster-wide default.
+fn says_everything(own: &InformerConfig) -> bool {
+    let InformerConfig { blacklist, whitelist, metadata_only, namespaces } = own;
+    blacklist.is_some() && whitelist.is_some() && metadata_only.is_some() && namespaces.is_some()
 }
 
 fn assemble(
     input: &Dereferenced,
-    images: &DefaultImages,
+    defaults: &Defaults,
     informer_config: EffectiveInformerConfig,
     selection: &Selection,
     findings: &mut Findings,
@@ -125,11 +142,11 @@ fn assemble(
             Some(why) => findings.refused.push(RefusedType {
                 type_: served.name(),
                 reason: "NotGrantable".to_owned(),
-                message: format!(
-                    "the operator may not pass on this right ({why}); add list and watch on {} to the ClusterRole {}",
+                message: cut(format!(
+                    "add list and watch on {} to the ClusterRole {}: {why}",
                     served.name(),
                     meshsync_crds::names::CEILING_CLUSTER_ROLE
-                ),
+                )),
             }),
         }
     }
@@ -159,12 +176,17 @@ fn assemble(
             None => Broker::Managed(broker.managed.unwrap_or_default()),
         },
         agent: spec.agent.clone().unwrap_or_default(),
-        images: images.clone(),
+        defaults: defaults.clone(),
         credentials_hash: hash(&input.secret_versions),
         rolled_for: input.rolled_for.clone(),
         config,
         identity,
     }
+}
+
+/// The API takes 1,024 characters.
+fn cut(message: String) -> String {
+    message.chars().take(1000).collect()
 }
 
 /// Changes with what the agent is to do, and with its rights: a new revision makes it try refused types again.
@@ -175,7 +197,7 @@ fn revision(config: &AgentConfig, types: &BTreeSet<(String, String)>) -> String 
 }
 
 /// Stable for one build of the operator; a new build at worst makes every agent confirm its configuration again.
-fn hash(value: &impl Hash) -> String {
+pub(super) fn hash(value: &impl Hash) -> String {
     let mut hasher = DefaultHasher::new();
     value.hash(&mut hasher);
     format!("{:016x}", hasher.finish())
@@ -194,5 +216,78 @@ fn as_set(config: &EffectiveInformerConfig) -> InformerConfig {
         whitelist: Some(whitelist),
         metadata_only: Some(metadata_only),
         namespaces: Some(namespaces),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::fixtures::{defaults, dereferenced};
+    use super::*;
+    use crate::surroundings::ClusterDefault;
+
+    fn names(validated: &Validated) -> Vec<&str> {
+        validated.types.iter().map(|(_, plural)| plural.as_str()).collect()
+    }
+
+    #[test]
+    fn what_is_selected_and_grantable_is_granted() {
+        let input = dereferenced(json!({"informer_config": {"blacklist": ["cm", "configmaps"]}}), &["secrets"]);
+        let (validated, findings) = validate(&input, &defaults());
+        let validated = validated.unwrap();
+        assert_eq!(names(&validated), ["pods", "deployments"]);
+        assert_eq!((findings.selected, findings.source), (2, ConfigurationSource::Spec));
+        assert_eq!(findings.refused.len(), 1);
+        assert_eq!(findings.refused[0].type_, "secrets");
+        assert!(findings.refused[0].message.contains("meshsync-agent-ceiling"), "{}", findings.refused[0].message);
+        assert_eq!(findings.notes.unwrap().0, "UnknownType", "`cm` is no type here");
+    }
+
+    #[test]
+    fn a_configuration_that_cannot_be_is_refused_and_the_last_good_one_stays() {
+        let mut input = dereferenced(json!({"informer_config": {"blacklist": ["*"]}}), &[]);
+        let (nothing, findings) = validate(&input, &defaults());
+        assert!(nothing.is_none() && !findings.in_force);
+        assert_eq!(findings.rejected.unwrap().0, "NothingSelected");
+
+        let good = EffectiveInformerConfig { whitelist: vec!["pods".into()], ..Default::default() };
+        input.last_config = Some(AgentConfig { informer_config: good, ..AgentConfig::default() });
+        let (validated, findings) = validate(&input, &defaults());
+        assert_eq!(names(&validated.unwrap()), ["pods"]);
+        assert!(findings.in_force && findings.rejected.is_some());
+    }
+
+    #[test]
+    fn a_wrong_default_is_told_to_those_whom_it_concerns() {
+        let broken = ClusterDefault { problem: Some("no good".into()), ..ClusterDefault::default() };
+        let whole = json!({"blacklist": [], "whitelist": [], "metadataOnly": [], "namespaces": {}});
+        for (spec, concerned) in [
+            (json!({}), true),
+            (json!({"informer_config": {"blacklist": ["pods"]}}), true),
+            (json!({"informer_config": whole}), false),
+        ] {
+            let mut input = dereferenced(spec, &[]);
+            input.surroundings.default = broken.clone();
+            let (validated, findings) = validate(&input, &defaults());
+            assert!(validated.is_some());
+            assert_eq!(findings.rejected.is_some(), concerned);
+        }
+        let mut input = dereferenced(json!({}), &[]);
+        let config = InformerConfig { blacklist: Some(vec!["*".into()]), ..InformerConfig::default() };
+        input.surroundings.default = ClusterDefault { config, is_built_in: false, problem: None };
+        let (_, findings) = validate(&input, &defaults());
+        let (reason, message) = findings.rejected.unwrap();
+        assert!(reason == "NothingSelected" && message.starts_with("annotation meshery.layer5.io/"), "{message}");
+    }
+
+    #[test]
+    fn the_revision_changes_with_what_the_agent_is_to_do_and_with_nothing_else() {
+        let revision = |input: &Dereferenced| validate(input, &defaults()).0.unwrap().config.revision;
+        let input = dereferenced(json!({}), &[]);
+        let same = Dereferenced { agent_available: true, secret_versions: Vec::new(), ..input.clone() };
+        assert_eq!(revision(&input), revision(&same));
+        assert_ne!(revision(&input), revision(&dereferenced(json!({}), &["pods"])));
+        assert_ne!(revision(&input), revision(&dereferenced(json!({"publish": {"format": "kubernetes"}}), &[])));
     }
 }

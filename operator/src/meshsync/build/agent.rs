@@ -22,12 +22,10 @@ use crate::error::Error;
 pub const CONTAINER: &str = "agent";
 /// Port of probes and metrics, as the original has it.
 const PROBE_PORT: i32 = 11000;
-/// User and group that own nothing on any node.
-pub(super) const NOBODY: i64 = 65532;
 /// Where the certificate authorities of an external broker are mounted.
 const CA_DIR: &str = "/etc/meshsync/broker-ca";
-/// Rolls the pod when its credentials change.
-const CREDENTIALS_ANNOTATION: &str = "meshery.layer5.io/credentials-hash";
+/// Rolls a pod when its credentials change.
+pub(super) const CREDENTIALS_ANNOTATION: &str = "meshery.layer5.io/credentials-hash";
 
 pub(super) fn config_map(input: &Validated) -> Result<ConfigMap, Error> {
     let text = serde_json::to_string_pretty(&input.config).map_err(|error| Error::Serialize("AgentConfig", error))?;
@@ -73,7 +71,7 @@ fn template(input: &Validated) -> PodTemplateSpec {
             // Service variables of a namespace with many Services make a process slow to start, and nothing reads them.
             enable_service_links: Some(false),
             termination_grace_period_seconds: Some(30),
-            security_context: Some(pod_security()),
+            security_context: Some(pod_security(input)),
             containers: vec![container(input)],
             volumes: ca_volume(input).map(|volume| vec![volume]),
             image_pull_secrets: settings.image_pull_secrets.clone(),
@@ -101,7 +99,7 @@ fn container(input: &Validated) -> Container {
     };
     Container {
         name: CONTAINER.to_owned(),
-        image: Some(settings.image.clone().unwrap_or_else(|| input.images.agent.clone())),
+        image: Some(settings.image.clone().unwrap_or_else(|| input.defaults.agent_image.clone())),
         image_pull_policy: settings.image_pull_policy.map(|policy| policy.as_str().to_owned()),
         args: Some(vec!["run".to_owned(), format!("--config-map={namespace}/{}", input.identity.agent())]),
         env: Some(environment(input)),
@@ -178,12 +176,13 @@ fn ca_volume(input: &Validated) -> Option<Volume> {
 
 /// What Pod Security `restricted` asks of a pod. The user is set because the image's own may be a name, which the kubelet
 /// cannot tell from root.
-pub(super) fn pod_security() -> PodSecurityContext {
+pub(super) fn pod_security(input: &Validated) -> PodSecurityContext {
+    let user = input.defaults.run_as_user;
     PodSecurityContext {
         run_as_non_root: Some(true),
-        run_as_user: Some(NOBODY),
-        run_as_group: Some(NOBODY),
-        fs_group: Some(NOBODY),
+        run_as_user: user,
+        run_as_group: user,
+        fs_group: user,
         seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".to_owned(), localhost_profile: None }),
         ..PodSecurityContext::default()
     }

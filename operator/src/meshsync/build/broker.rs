@@ -1,5 +1,7 @@
 //! The managed broker: one nats-server with JetStream, a token, and nobody outside the namespace.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetPersistentVolumeClaimRetentionPolicy, StatefulSetSpec};
 use k8s_openapi::api::core::v1::{
     ConfigMap, ConfigMapVolumeSource, Container, ContainerPort, EmptyDirVolumeSource, EnvVar, EnvVarSource,
@@ -11,9 +13,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use meshsync_crds::ManagedBroker;
 
-use super::super::validate::{Broker, Validated};
-use super::agent::{container_security, pod_security};
+use super::super::validate::{Broker, Validated, hash};
+use super::agent::{CREDENTIALS_ANNOTATION, container_security, pod_security};
 use super::namespaced;
+use crate::quantity::units;
 
 /// Port for clients.
 pub const CLIENT_PORT: i32 = 4222;
@@ -26,6 +29,10 @@ const COMPONENT: &str = "broker";
 const CONFIG_KEY: &str = "nats.conf";
 const CONFIG_DIR: &str = "/etc/nats";
 const DATA_DIR: &str = "/data";
+/// What the file store may take of the node where no storage is asked for.
+const EPHEMERAL_BYTES: i128 = 1 << 30;
+/// Rolls the pod when its configuration file changes.
+const CONFIG_ANNOTATION: &str = "meshery.layer5.io/config-hash";
 
 /// URL of the broker, without credentials.
 #[must_use]
@@ -55,27 +62,36 @@ pub fn secret(input: &Validated, token: &str) -> Secret {
 }
 
 pub(super) fn config_map(input: &Validated, managed: &ManagedBroker) -> ConfigMap {
-    // The file store may fill what it was given, less what the server needs besides.
-    let limit = managed.storage.as_ref().map_or("1GB".to_owned(), |storage| nats_size(&storage.size.0));
-    let text = format!(
+    ConfigMap {
+        metadata: namespaced(input, input.identity.broker(), COMPONENT),
+        data: Some([(CONFIG_KEY.to_owned(), nats_conf(managed))].into()),
+        ..ConfigMap::default()
+    }
+}
+
+fn nats_conf(managed: &ManagedBroker) -> String {
+    // In bytes: nats-server's suffixes are not those of Kubernetes, and it knows no fractions.
+    // A tenth of a volume is left for its file system and for what the server writes besides.
+    let claimed = managed.storage.as_ref().and_then(|storage| Some(units(&storage.size.0)? / 10 * 9));
+    let size = claimed.unwrap_or(EPHEMERAL_BYTES);
+    format!(
         "# Written by the operator.\n\
          port: {CLIENT_PORT}\n\
          http_port: {MONITOR_PORT}\n\
          max_payload: 8MB\n\
          server_name: $POD_NAME\n\
-         jetstream {{\n  store_dir: \"{DATA_DIR}\"\n  max_file_store: {limit}\n}}\n\
+         jetstream {{\n  store_dir: \"{DATA_DIR}\"\n  max_file_store: {size}\n}}\n\
          authorization {{\n  token: $NATS_TOKEN\n}}\n"
-    );
-    ConfigMap {
-        metadata: namespaced(input, input.identity.broker(), COMPONENT),
-        data: Some([(CONFIG_KEY.to_owned(), text)].into()),
-        ..ConfigMap::default()
-    }
+    )
 }
 
-/// A Kubernetes quantity in nats-server's spelling, which knows K, M, G and T with an optional B or iB.
-fn nats_size(quantity: &str) -> String {
-    if quantity.ends_with(['i', 'K', 'M', 'G', 'T']) { format!("{quantity}B") } else { quantity.to_owned() }
+/// Rolls the pod when what it reads only at its start changes.
+fn annotations(input: &Validated, managed: &ManagedBroker) -> BTreeMap<String, String> {
+    [
+        (CREDENTIALS_ANNOTATION.to_owned(), input.credentials_hash.clone()),
+        (CONFIG_ANNOTATION.to_owned(), hash(&nats_conf(managed))),
+    ]
+    .into()
 }
 
 pub(super) fn service(input: &Validated) -> Service {
@@ -157,7 +173,11 @@ pub(super) fn stateful_set(input: &Validated, managed: &ManagedBroker) -> Statef
                 ..LabelSelector::default()
             },
             template: PodTemplateSpec {
-                metadata: Some(ObjectMeta { labels: Some(input.identity.labels(COMPONENT)), ..ObjectMeta::default() }),
+                metadata: Some(ObjectMeta {
+                    labels: Some(input.identity.labels(COMPONENT)),
+                    annotations: Some(annotations(input, managed)),
+                    ..ObjectMeta::default()
+                }),
                 spec: Some(pod(input, managed, claim.is_none())),
             },
             // What a MeshSync made goes with it.
@@ -190,7 +210,7 @@ fn pod(input: &Validated, managed: &ManagedBroker, ephemeral: bool) -> PodSpec {
     PodSpec {
         automount_service_account_token: Some(false),
         enable_service_links: Some(false),
-        security_context: Some(pod_security()),
+        security_context: Some(pod_security(input)),
         containers: vec![container(input, managed)],
         volumes: Some(volumes),
         ..PodSpec::default()
@@ -211,7 +231,7 @@ fn container(input: &Validated, managed: &ManagedBroker) -> Container {
     let env = |name: &str, value_from| EnvVar { name: name.to_owned(), value: None, value_from };
     Container {
         name: "nats".to_owned(),
-        image: Some(managed.image.clone().unwrap_or_else(|| input.images.nats.clone())),
+        image: Some(managed.image.clone().unwrap_or_else(|| input.defaults.nats_image.clone())),
         args: Some(vec![format!("--config={CONFIG_DIR}/{CONFIG_KEY}")]),
         env: Some(vec![
             env("NATS_TOKEN", Some(EnvVarSource { secret_key_ref: Some(token_selector(input)), ..Default::default() })),

@@ -4,7 +4,7 @@ mod agent;
 mod broker;
 mod rights;
 
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::rbac::v1::PolicyRule;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::Resource;
 use meshsync_crds::MeshSync;
@@ -33,23 +33,20 @@ pub struct Child {
 }
 
 /// Everything that belongs to a MeshSync, in the order in which it is applied: rights before what uses them, the
-/// configuration before the pod that reads it.
+/// configuration before the pod that reads it, the agent before the broker, whose StatefulSet the API server may refuse.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Built {
     /// See the type.
     pub children: Vec<Child>,
 }
 
-/// Builds the children. `settled` says that the agent has acknowledged its configuration: only then are rights taken
-/// away, because an agent that still watches a type would otherwise see it refused.
+/// Builds the children. `granted` are rules that the agent has now; `settled` says that it has acknowledged its
+/// configuration: only then are rights taken away, because an agent that still watches a type would otherwise see it
+/// refused.
 ///
 /// # Errors
 /// An object that cannot be written as JSON, which is a bug.
-pub fn build(
-    input: &Validated,
-    granted: &[k8s_openapi::api::rbac::v1::PolicyRule],
-    settled: bool,
-) -> Result<Built, Error> {
+pub fn build(input: &Validated, granted: &[PolicyRule], settled: bool) -> Result<Built, Error> {
     let namespace = input.identity.namespace.as_str();
     let mut rules = cluster_rules(&input.types);
     if !settled {
@@ -61,6 +58,8 @@ pub fn build(
         child("rolebindings", Some(namespace), &rights::role_binding(input))?,
         child("clusterroles", None, &rights::cluster_role(input, rules))?,
         child("clusterrolebindings", None, &rights::cluster_role_binding(input))?,
+        child("configmaps", Some(namespace), &agent::config_map(input)?)?,
+        child("deployments", Some(namespace), &agent::deployment(input))?,
     ];
     if let Broker::Managed(managed) = &input.broker {
         children.extend([
@@ -71,15 +70,7 @@ pub fn build(
             child("statefulsets", Some(namespace), &broker::stateful_set(input, managed))?,
         ]);
     }
-    children.push(child("configmaps", Some(namespace), &agent::config_map(input)?)?);
-    children.push(child("deployments", Some(namespace), &agent::deployment(input))?);
     Ok(Built { children })
-}
-
-/// The broker's Secret, which is created once and never applied over: its token must not change under the pods.
-#[must_use]
-pub fn broker_secret(input: &Validated, token: &str) -> Option<Secret> {
-    matches!(input.broker, Broker::Managed(_)).then(|| secret(input, token))
 }
 
 fn child<K>(plural: &str, namespace: Option<&str>, object: &K) -> Result<Child, Error>
@@ -132,5 +123,71 @@ fn cluster_scoped(input: &Validated) -> ObjectMeta {
             block_owner_deletion: Some(false),
         }]),
         ..ObjectMeta::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::super::fixtures::{defaults, dereferenced};
+    use super::super::validate::validate;
+    use super::*;
+
+    fn children(spec: Value) -> Vec<Child> {
+        let input = dereferenced(spec, &["secrets"]);
+        build(&validate(&input, &defaults()).0.unwrap(), &[], true).unwrap().children
+    }
+
+    fn text(children: &[Child]) -> String {
+        children.iter().map(|child| format!("# {}\n{}", child.collection, yaml(&child.body))).collect()
+    }
+
+    fn yaml(body: &Value) -> String {
+        let mut body = body.clone();
+        super::super::apply::prune_nulls(&mut body);
+        serde_saphyr::to_string(&body).unwrap()
+    }
+
+    fn template_annotations(children: &[Child], kind: &str) -> Value {
+        let child = children.iter().find(|child| child.kind == kind).unwrap();
+        child.body["spec"]["template"]["metadata"]["annotations"].clone()
+    }
+
+    #[test]
+    fn a_managed_broker_and_an_agent() {
+        insta::assert_snapshot!(text(&children(json!({}))));
+    }
+
+    #[test]
+    fn an_agent_for_a_broker_of_somebody_else() {
+        let secret = |key: &str| json!({"name": "credentials", "key": key});
+        let external = json!({
+            "url": "tls://broker.example:4222",
+            "credentials": {"user": secret("user"), "password": secret("password")},
+            "tls": {"ca": secret("ca.crt")},
+        });
+        let agent = json!({"image": "mine:2", "nodeSelector": {"disk": "ssd"}, "podLabels": {"team": "a"}});
+        let children = children(json!({"broker": {"external": external}, "agent": agent}));
+        let deployment: Vec<Child> = children.into_iter().filter(|child| child.kind == "Deployment").collect();
+        insta::assert_snapshot!(text(&deployment));
+    }
+
+    #[test]
+    fn a_new_secret_rolls_agent_and_broker_and_a_new_configuration_file_the_broker() {
+        let mut input = dereferenced(json!({}), &[]);
+        let built = |input: &_| build(&validate(input, &defaults()).0.unwrap(), &[], true).unwrap().children;
+        let before = built(&input);
+        input.secret_versions = vec!["secret/2".to_owned()];
+        let after = built(&input);
+        for kind in ["Deployment", "StatefulSet"] {
+            assert_ne!(template_annotations(&before, kind), template_annotations(&after, kind), "{kind}");
+        }
+        let larger = children(json!({"broker": {"managed": {"storage": {"size": "1.5Gi"}}}}));
+        assert_eq!(template_annotations(&before, "Deployment"), template_annotations(&larger, "Deployment"));
+        assert_ne!(template_annotations(&before, "StatefulSet"), template_annotations(&larger, "StatefulSet"));
+        let config = larger.iter().find(|c| c.kind == "ConfigMap" && c.name == "ms-broker").unwrap();
+        let config = config.body["data"]["nats.conf"].as_str().unwrap();
+        assert!(config.contains("max_file_store: 1449551457\n"), "a tenth less than 1.5 GiB, in bytes: {config}");
     }
 }

@@ -12,13 +12,14 @@ use kube::api::{Api, Patch, PatchParams};
 use kube::{Client, ResourceExt};
 use meshsync_crds::informer_config::InformerConfig;
 use meshsync_crds::names::{CRD_NAME, INFORMER_CONFIG_ANNOTATION, OPERATOR_FIELD_MANAGER};
+use meshsync_crds::selection::select;
 use serde_json::json;
 
+use super::ClusterDefault;
 use crate::error::Error;
-use crate::surroundings::ClusterDefault;
 
 /// ConfigMap in the operator's namespace that remembers the default.
-pub const MEMORY: &str = "meshsync-informer-config-default";
+const MEMORY: &str = "meshsync-informer-config-default";
 const MEMORY_KEY: &str = "informer_config";
 
 /// What is to be done about an annotation. Pure.
@@ -35,7 +36,11 @@ struct Decision {
 ///
 /// # Errors
 /// A request that failed.
-pub async fn settle(client: &Client, namespace: &str, crd: &CustomResourceDefinition) -> Result<ClusterDefault, Error> {
+pub(super) async fn settle(
+    client: &Client,
+    namespace: &str,
+    crd: &CustomResourceDefinition,
+) -> Result<ClusterDefault, Error> {
     let memories: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
     let memory = memories.get_opt(MEMORY).await.map_err(Error::api(format!("read ConfigMap {namespace}/{MEMORY}")))?;
     let remembered = memory.and_then(|map| map.data?.remove(MEMORY_KEY)).unwrap_or_default();
@@ -64,9 +69,14 @@ pub async fn settle(client: &Client, namespace: &str, crd: &CustomResourceDefini
     Ok(default)
 }
 
+/// Where the default stands, for messages.
+pub(crate) fn place() -> String {
+    format!("annotation {INFORMER_CONFIG_ANNOTATION} of CustomResourceDefinition {CRD_NAME}")
+}
+
 fn decide(annotation: Option<&str>, remembered: &str) -> Decision {
     let built_in = ClusterDefault::default();
-    let known = |text: &str| match InformerConfig::from_yaml(text) {
+    let known = |text: &str| match read(text) {
         Ok(config) if !text.trim().is_empty() && config != built_in.config => {
             ClusterDefault { config, is_built_in: false, problem: None }
         }
@@ -82,17 +92,14 @@ fn decide(annotation: Option<&str>, remembered: &str) -> Decision {
         Some(text) if text.trim().is_empty() => {
             Decision { default: built_in, write: None, remember: (!remembered.is_empty()).then(String::new) }
         }
-        Some(text) => match InformerConfig::from_yaml(text) {
+        Some(text) => match read(text) {
             Ok(_) => {
                 let default = known(text);
                 let remember = if default.is_built_in { String::new() } else { text.to_owned() };
                 Decision { default, write: None, remember: (remember != remembered).then_some(remember) }
             }
             Err(error) => {
-                let problem = format!(
-                    "annotation {INFORMER_CONFIG_ANNOTATION} of CustomResourceDefinition {CRD_NAME}: {error}; the last \
-                     good default stays in force"
-                );
+                let problem = format!("{}: {error}; the last good default stays in force", place());
                 Decision {
                     default: ClusterDefault { problem: Some(problem), ..known(remembered) },
                     write: None,
@@ -101,6 +108,14 @@ fn decide(annotation: Option<&str>, remembered: &str) -> Decision {
             }
         },
     }
+}
+
+/// A default that cannot be read, or holds an entry that is no type pattern, is not good, whatever the API server serves.
+fn read(text: &str) -> Result<InformerConfig, String> {
+    let config = InformerConfig::from_yaml(text).map_err(|error| error.to_string())?;
+    let selection = select(&config.clone().into_effective(), &[]);
+    let problems: Vec<String> = selection.problems.iter().filter(|p| p.is_fatal()).map(ToString::to_string).collect();
+    if problems.is_empty() { Ok(config) } else { Err(problems.join("; ")) }
 }
 
 /// A default in the schema looks like the right place and is not: the API server writes it into each object when that is
@@ -168,9 +183,14 @@ mod tests {
 
     #[test]
     fn a_broken_edit_is_reported_and_the_last_good_one_stays() {
-        let decision = decide(Some("blacklist: {"), EDITED);
-        assert_eq!(decision.default.config, edited().config);
-        assert!(decision.default.problem.unwrap().contains("meshery.layer5.io/informer_config"));
-        assert_eq!((decision.write, decision.remember), (None, None));
+        for (text, named) in
+            [("blacklist: {", "annotation meshery.layer5.io/informer_config"), ("blacklist: ['po ds']", "blacklist[0]")]
+        {
+            let decision = decide(Some(text), EDITED);
+            assert_eq!(decision.default.config, edited().config);
+            let problem = decision.default.problem.unwrap();
+            assert!(problem.contains(named) && problem.contains(CRD_NAME), "{problem}");
+            assert_eq!((decision.write, decision.remember), (None, None), "{text} is remembered");
+        }
     }
 }
