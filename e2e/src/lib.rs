@@ -32,6 +32,7 @@ pub mod lab;
 pub mod nats;
 pub mod packages;
 pub mod process;
+pub mod processes;
 pub mod programs;
 pub mod progress;
 pub mod provider;

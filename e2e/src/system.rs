@@ -46,12 +46,27 @@ impl<'a> System<'a> {
             cluster.load(&image).await?;
         }
         progress::say("installing the API: meshsync-operator crd generate | kubectl apply -f -");
-        cluster.apply(generated_definitions()?).await?;
+        Self::of(cluster).install_definition().await?;
         progress::say("installing the operator: kubectl apply -f deploy/manifests/operator.yaml");
         cluster.apply(manifest).await?;
+        let system = Self::of(cluster);
         let rollout = ["rollout", "status", "-n", NAMESPACE, "deployment/meshsync-operator", "--timeout=120s"];
         cluster.kubectl(rollout).await?;
-        Ok(Self { cluster })
+        Ok(system)
+    }
+
+    /// What is installed in `cluster`, or is going to be.
+    #[must_use]
+    pub const fn of(cluster: &'a Cluster) -> Self {
+        Self { cluster }
+    }
+
+    /// Installs the API.
+    ///
+    /// # Errors
+    /// When kubectl refuses it.
+    pub async fn install_definition(&self) -> Result<()> {
+        self.cluster.apply(generated_definitions()?).await.map(drop)
     }
 
     /// Applies a sample and waits until its MeshSync is ready.
@@ -76,6 +91,22 @@ impl<'a> System<'a> {
             Ok(conditions.iter().any(|c| c["type"] == "Ready" && c["status"] == "True").then_some(()))
         });
         ready.await.with_context(|| format!("conditions: {last:#}"))
+    }
+
+    /// Waits until a condition of the MeshSync has this status and reason; gives its message.
+    ///
+    /// # Errors
+    /// When it has not in time; the message holds all conditions.
+    pub async fn await_reason(&self, type_: &str, status: &str, reason: &str) -> Result<String> {
+        let mut last = Value::Null;
+        let what = format!("condition {type_} is {status} with reason {reason}");
+        let message = await_condition(&what, DEADLINE, async || {
+            last = self.meshsync().await?["status"]["conditions"].take();
+            let found = last.as_array().into_iter().flatten().find(|condition| condition["type"] == type_);
+            let found = found.filter(|condition| condition["status"] == status && condition["reason"] == reason);
+            Ok(found.map(|condition| condition["message"].as_str().unwrap_or_default().to_owned()))
+        });
+        message.await.with_context(|| format!("conditions: {last:#}"))
     }
 
     /// The MeshSync.

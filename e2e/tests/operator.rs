@@ -1,0 +1,285 @@
+//! The operator against a real API server and real controllers, with exactly the rights of its manifest.
+
+#![allow(clippy::indexing_slicing, reason = "tests may panic")]
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use meshsync_e2e::cluster::{Cluster, Level};
+use meshsync_e2e::lab::Lab;
+use meshsync_e2e::process::Daemon;
+use meshsync_e2e::processes::OPERATOR_PROBES;
+use meshsync_e2e::system::{NAME, NAMESPACE, System, deploy};
+use meshsync_e2e::{await_condition, lab};
+use serde_json::{Value, json};
+
+const DEADLINE: Duration = Duration::from_secs(60);
+/// Every write, with who made it.
+const AUDIT: &str = r#"{"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "omitStages": ["RequestReceived"],
+    "rules": [{"level": "Metadata", "verbs": ["create", "update", "patch", "delete"]}]}"#;
+const OPERATOR: &str = "system:serviceaccount:meshery:meshsync-operator";
+
+async fn get(cluster: &Cluster, kind: &str, name: &str) -> Result<Value> {
+    let text = cluster.kubectl(["get", kind, name, "-n", NAMESPACE, "-o", "json"]).await?;
+    Ok(serde_json::from_str(&text)?)
+}
+
+async fn uid(cluster: &Cluster, kind: &str, name: &str) -> Result<String> {
+    Ok(get(cluster, kind, name).await?["metadata"]["uid"].as_str().unwrap_or_default().to_owned())
+}
+
+async fn apply_sample(cluster: &Cluster, sample: &str) -> Result<()> {
+    cluster.apply(std::fs::read(deploy("samples").join(sample))?).await.map(drop)
+}
+
+/// The operator, running, with the API and the plain sample installed and all children made.
+async fn start(lab: &Lab, cluster: &Cluster) -> Result<Daemon> {
+    let operator = lab.operator_process(cluster).await?;
+    System::of(cluster).install_definition().await?;
+    operator.start()?;
+    apply_sample(cluster, "meshsync.yaml").await?;
+    await_condition("the broker, which is made last, is there", DEADLINE, async || {
+        get(cluster, "statefulset", "meshsync-broker").await.map(Some)
+    })
+    .await?;
+    Ok(operator)
+}
+
+/// Requests by which the operator changed something, events and its questions about rights left out.
+fn writes(cluster: &Cluster) -> Result<Vec<String>> {
+    let told = |event: &Value| {
+        let object = &event["objectRef"];
+        let resource = object["resource"].as_str().unwrap_or_default();
+        let is_write = event["user"]["username"] == OPERATOR && resource != "events" && !resource.ends_with("reviews");
+        is_write.then(|| format!("{} {resource} {} {}", event["verb"], object["subresource"], object["name"]))
+    };
+    Ok(cluster.audit_events()?.iter().filter_map(told).collect())
+}
+
+#[test]
+fn it_waits_for_its_definition_and_then_writes_each_child_once() -> Result<()> {
+    lab::run("operator-writes", async |lab| {
+        let cluster = lab.cluster(Level::ControlPlane).audit(AUDIT).start().await?;
+        let operator = lab.operator_process(&cluster).await?;
+        operator.start()?;
+        let mut probes = kube::Config::new(format!("http://{OPERATOR_PROBES}").parse()?);
+        // "Not ready" is an answer, not a reason to ask again.
+        probes.default_retry = false;
+        let probes = kube::Client::try_from(probes)?;
+        let ready = async || {
+            probes.request_text(http::Request::get("/readyz").body(Vec::new())?).await.map_err(anyhow::Error::from)
+        };
+        await_condition("the operator says what it misses", DEADLINE, async || {
+            Ok(operator.log().contains("crd generate | kubectl apply").then_some(()))
+        })
+        .await?;
+        ensure!(ready().await.is_err(), "ready without the definition");
+        System::of(&cluster).install_definition().await?;
+        await_condition("the operator is ready", DEADLINE, async || ready().await.map(Some)).await?;
+
+        apply_sample(&cluster, "meshsync.yaml").await?;
+        await_condition("the broker, which is made last, is there", DEADLINE, async || {
+            get(&cluster, "statefulset", "meshsync-broker").await.map(Some)
+        })
+        .await?;
+        // Spellings that the API server stores in another form must not look like changes of somebody else.
+        let odd =
+            json!({"resources": {"limits": {"cpu": "0.5", "memory": "1024Mi"}}, "affinity": {}, "nodeSelector": {}});
+        System::of(&cluster).patch(&json!({"spec": {"agent": odd}})).await?;
+        await_condition("the limits are in the Deployment", DEADLINE, async || {
+            let deployment = get(&cluster, "deployment", "meshsync-agent").await?;
+            Ok((deployment["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"]["cpu"] == "500m")
+                .then_some(()))
+        })
+        .await?;
+        ensure!(
+            get(&cluster, "deployment", "meshsync-agent").await?["metadata"]["generation"] == 2,
+            "created, and edited once"
+        );
+
+        // A change that concerns nobody makes the operator look at everything and write nothing.
+        let settled = writes(&cluster)?;
+        for round in 0..3 {
+            let label = format!("round=r{round}");
+            cluster.kubectl(["label", "--overwrite", "configmap", "-n", NAMESPACE, "meshsync-agent", &label]).await?;
+            tokio::time::sleep(Duration::from_millis(700)).await;
+        }
+        let now = writes(&cluster)?;
+        ensure!(now.len() == settled.len(), "written again: {:#?}", &now[settled.len()..]);
+        operator.ensure_running()
+    })
+}
+
+#[test]
+fn what_somebody_breaks_is_mended() -> Result<()> {
+    lab::run("operator-mends", async |lab| {
+        let cluster = lab.cluster(Level::ControlPlane).start().await?;
+        let operator = start(lab, &cluster).await?;
+        let annotations = async |kind: &str, name: &str| -> Result<Value> {
+            Ok(get(&cluster, kind, name).await?["spec"]["template"]["metadata"]["annotations"].take())
+        };
+
+        let uid_before = uid(&cluster, "networkpolicy", "meshsync-broker").await?;
+        cluster.kubectl(["delete", "networkpolicy", "-n", NAMESPACE, "meshsync-broker"]).await?;
+        await_condition("the NetworkPolicy is back", DEADLINE, async || {
+            Ok((uid(&cluster, "networkpolicy", "meshsync-broker").await? != uid_before).then_some(()))
+        })
+        .await?;
+
+        // A new token is of use only to pods that are started with it.
+        let before =
+            (annotations("statefulset", "meshsync-broker").await?, annotations("deployment", "meshsync-agent").await?);
+        cluster.kubectl(["delete", "secret", "-n", NAMESPACE, "meshsync-broker"]).await?;
+        await_condition("broker and agent are rolled", DEADLINE, async || {
+            let now = (
+                annotations("statefulset", "meshsync-broker").await?,
+                annotations("deployment", "meshsync-agent").await?,
+            );
+            Ok((now.0 != before.0 && now.1 != before.1).then_some(()))
+        })
+        .await?;
+
+        // The API server refuses to change the volumes of a StatefulSet: the agent must not wait for that.
+        let uid_before = uid(&cluster, "statefulset", "meshsync-broker").await?;
+        let patch = json!({"spec": {"broker": {"managed": {"storage": {"size": "1.5Gi"}}}, "agent": {"podLabels": {"a": "b"}}}});
+        System::of(&cluster).patch(&patch).await?;
+        await_condition("the StatefulSet is replaced", DEADLINE, async || {
+            let now = get(&cluster, "statefulset", "meshsync-broker").await?;
+            let claim = &now["spec"]["volumeClaimTemplates"][0]["spec"]["resources"]["requests"]["storage"];
+            Ok((now["metadata"]["uid"] != uid_before.as_str() && claim == "1536Mi").then_some(()))
+        })
+        .await?;
+        let deployment = get(&cluster, "deployment", "meshsync-agent").await?;
+        ensure!(deployment["spec"]["template"]["metadata"]["labels"]["a"] == "b", "{deployment:#}");
+        let config = get(&cluster, "configmap", "meshsync-broker").await?["data"]["nats.conf"].take();
+        ensure!(config.as_str().unwrap_or_default().contains("max_file_store: 1449551457"), "{config}");
+
+        cluster.kubectl(["delete", "meshsync", "-n", NAMESPACE, NAME]).await?;
+        let kinds = "all,secrets,configmaps,serviceaccounts,roles,rolebindings,networkpolicies,clusterroles,clusterrolebindings";
+        await_condition("nothing is left", DEADLINE, async || {
+            let label = "meshery.layer5.io/meshsync-uid";
+            let left = cluster.kubectl(["get", kinds, "-A", "-l", label, "-o", "name"]).await?;
+            Ok(left.trim().is_empty().then_some(()))
+        })
+        .await?;
+        operator.ensure_running()
+    })
+}
+
+/// What the agent's ServiceAccount may list, as `kubectl auth can-i` sees it.
+async fn may_list(cluster: &Cluster, plural: &str) -> bool {
+    let account = format!("--as=system:serviceaccount:{NAMESPACE}:{NAME}-agent");
+    cluster.kubectl(["auth", "can-i", "list", plural, "-A", &account]).await.is_ok()
+}
+
+#[test]
+fn the_ceiling_binds_whatever_the_operator_may_do_itself() -> Result<()> {
+    lab::run("operator-ceiling", async |lab| {
+        let cluster = lab.cluster(Level::ControlPlane).start().await?;
+        let operator = start(lab, &cluster).await?;
+        let system = System::of(&cluster);
+        system.await_reason("Authorized", "True", "Granted").await?;
+        for plural in ["secrets", "configmaps", "clusterroles", "deployments"] {
+            ensure!(may_list(&cluster, plural).await, "{plural} are not granted");
+        }
+
+        // The operator needs the first three for its own work; the API server would let it pass them on.
+        let rules = json!([{"op": "replace", "path": "/rules", "value":
+            [{"apiGroups": ["apps"], "resources": ["*"], "verbs": ["list", "watch"]}]}])
+        .to_string();
+        cluster.kubectl(["patch", "clusterrole", "meshsync-agent-ceiling", "--type=json", "-p", &rules]).await?;
+        let message = system.await_reason("Authorized", "False", "NotGrantable").await?;
+        ensure!(message.contains("meshsync-agent-ceiling") && message.contains("secrets"), "{message}");
+        await_condition("the rights are narrowed", DEADLINE, async || {
+            Ok((!may_list(&cluster, "secrets").await).then_some(()))
+        })
+        .await?;
+        for (plural, allowed) in [("configmaps", false), ("clusterroles", false), ("deployments", true)] {
+            ensure!(may_list(&cluster, plural).await == allowed, "{plural}");
+        }
+
+        let rules = json!([{"op": "replace", "path": "/rules", "value":
+            [{"apiGroups": ["*"], "resources": ["*"], "verbs": ["list", "watch"]}]}])
+        .to_string();
+        cluster.kubectl(["patch", "clusterrole", "meshsync-agent-ceiling", "--type=json", "-p", &rules]).await?;
+        system.await_reason("Authorized", "True", "Granted").await?;
+        ensure!(may_list(&cluster, "secrets").await, "widening is not noticed");
+        operator.ensure_running()
+    })
+}
+
+#[test]
+fn what_is_wrong_is_told_where_it_is_looked_for() -> Result<()> {
+    lab::run("operator-wrong-input", async |lab| {
+        let cluster = lab.cluster(Level::ControlPlane).start().await?;
+        let system = System::of(&cluster);
+        let operator = lab.operator_process(&cluster).await?;
+        system.install_definition().await?;
+        operator.start()?;
+
+        // What the API server can tell is refused there, with a word on what would be right.
+        let url = |url: &str| json!({"broker": {"external": {"url": url}}});
+        for (spec, said) in [
+            (url("http://broker:4222"), "must be nats://host:port"),
+            (url("nats://user:password@broker:4222"), "without credentials"),
+            (json!({"broker": {"managed": {}, "external": {"url": "nats://b:4222"}}}), "exactly one of"),
+            (json!({"broker": {"managed": {"storage": {"size": "plenty"}}}}), "such as 1Gi"),
+            (json!({"informer_config": {"blacklist": "pods"}}), "informer_config.blacklist"),
+        ] {
+            let meshsync = json!({"apiVersion": "meshery.layer5.io/v1alpha1", "kind": "MeshSync",
+                "metadata": {"name": NAME, "namespace": NAMESPACE}, "spec": spec});
+            let refused = cluster.apply(meshsync.to_string()).await.err().map(|error| format!("{error:#}"));
+            ensure!(refused.as_ref().is_some_and(|refused| refused.contains(said)), "{said}: {refused:?}");
+        }
+
+        // A Secret that is missing: told, and taken up when it comes.
+        let external = json!({"apiVersion": "meshery.layer5.io/v1alpha1", "kind": "MeshSync",
+            "metadata": {"name": NAME, "namespace": NAMESPACE},
+            "spec": {"broker": {"external": {"url": "nats://b:4222", "credentials": {"token": {"name": "t", "key": "token"}}}}}});
+        cluster.apply(external.to_string()).await?;
+        let message = system.await_reason("BrokerAvailable", "False", "SecretNotFound").await?;
+        ensure!(message.contains("Secret meshery/t"), "{message}");
+        let event = await_condition("an event tells it", DEADLINE, async || {
+            let events = cluster
+                .kubectl([
+                    "get",
+                    "events",
+                    "-n",
+                    NAMESPACE,
+                    "-o",
+                    "jsonpath={range .items[*]}{.reason}: {.message}{'\\n'}{end}",
+                ])
+                .await?;
+            Ok(events.lines().find(|line| line.starts_with("SecretNotFound")).map(str::to_owned))
+        })
+        .await?;
+        ensure!(event.contains("Secret meshery/t"), "{event}");
+        cluster.kubectl(["create", "secret", "generic", "t", "-n", NAMESPACE, "--from-literal=wrong=x"]).await?;
+        await_condition("the key is missing still", DEADLINE, async || {
+            let message = system.await_reason("BrokerAvailable", "False", "SecretNotFound").await?;
+            Ok(message.contains("key `token`").then_some(()))
+        })
+        .await?;
+        cluster.kubectl(["delete", "secret", "t", "-n", NAMESPACE]).await?;
+        cluster.kubectl(["create", "secret", "generic", "t", "-n", NAMESPACE, "--from-literal=token=x"]).await?;
+        system.await_reason("BrokerAvailable", "Unknown", "NotReported").await?;
+
+        // A configuration that cannot be, on a MeshSync that never had another: nothing runs, and that is said.
+        cluster.kubectl(["delete", "meshsync", "-n", NAMESPACE, NAME]).await?;
+        let wrong = json!({"apiVersion": "meshery.layer5.io/v1alpha1", "kind": "MeshSync",
+            "metadata": {"name": NAME, "namespace": NAMESPACE}, "spec": {"informer_config": {"blacklist": ["po ds"]}}});
+        cluster.apply(wrong.to_string()).await?;
+        let message = system.await_reason("Resolved", "False", "InvalidTypePattern").await?;
+        ensure!(
+            message.contains("blacklist[0]") && message.contains("po ds") && message.contains("nothing runs"),
+            "{message}"
+        );
+        system.patch(&json!({"spec": {"informer_config": {"blacklist": ["pod", "podz"]}}})).await?;
+        let message = system.await_reason("Resolved", "True", "UnknownType").await?;
+        ensure!(message.contains("podz") && message.contains("did you mean"), "{message}");
+        system.patch(&json!({"spec": {"informer_config": {"blacklist": ["*"]}}})).await?;
+        let message = system.await_reason("Resolved", "False", "NothingSelected").await?;
+        ensure!(message.contains("last good configuration stays in force"), "{message}");
+        operator.ensure_running()
+    })
+}
