@@ -5,6 +5,8 @@
 //! * Present: it is the truth, and remembered in a ConfigMap, so that an upgrade that drops it does not undo an edit.
 //! * Empty: back to built in.
 //! * Broken: reported; the last good one stays in force.
+//!
+//! Kubectl's own memory of an edited file is cleaned, so that the next upgrade can be applied in the same way.
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
@@ -21,6 +23,8 @@ use crate::error::Error;
 /// ConfigMap in the operator's namespace that remembers the default.
 const MEMORY: &str = "meshsync-informer-config-default";
 const MEMORY_KEY: &str = "informer_config";
+/// Where `kubectl apply` remembers what it applied.
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
 /// What is to be done about an annotation. Pure.
 #[derive(Debug, PartialEq, Eq)]
@@ -56,8 +60,14 @@ pub(super) async fn settle(
         let patched = memories.patch(MEMORY, &params, &Patch::Apply(&body)).await;
         patched.map_err(Error::api(format!("write ConfigMap {namespace}/{MEMORY}")))?;
     }
+    let crds: Api<CustomResourceDefinition> = Api::all(client.clone());
+    if let Some(text) = cleaned(crd.annotations().get(LAST_APPLIED).map_or("", String::as_str)) {
+        let body = json!({"metadata": {"annotations": {LAST_APPLIED: text}}});
+        let params = PatchParams { field_manager: Some(OPERATOR_FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+        let patched = crds.patch(CRD_NAME, &params, &Patch::Merge(&body)).await;
+        patched.map_err(Error::api(format!("annotate CustomResourceDefinition {CRD_NAME}")))?;
+    }
     if let Some(text) = write {
-        let crds: Api<CustomResourceDefinition> = Api::all(client.clone());
         let body = json!({
             "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
             "metadata": {"name": CRD_NAME, "annotations": {INFORMER_CONFIG_ANNOTATION: text}},
@@ -108,6 +118,18 @@ fn decide(annotation: Option<&str>, remembered: &str) -> Decision {
             }
         },
     }
+}
+
+/// What kubectl remembers of an applied file, less what the server assigns; `None` if none of that is in it.
+///
+/// Who downloads the definition, edits it and applies it leaves a resourceVersion there. At the next upgrade kubectl
+/// would want to remove it, and fail with "resourceVersion: must be specified for an update".
+fn cleaned(last_applied: &str) -> Option<String> {
+    let mut document: serde_json::Value = serde_json::from_str(last_applied).ok()?;
+    let metadata = document.get_mut("metadata")?.as_object_mut()?;
+    let assigned = ["resourceVersion", "uid", "generation", "creationTimestamp"];
+    let removed = assigned.map(|field| metadata.remove(field)).into_iter().flatten().count();
+    (removed > 0).then(|| document.to_string())
 }
 
 /// A default that cannot be read, or holds an entry that is no type pattern, is not good, whatever the API server serves.
@@ -170,6 +192,17 @@ mod tests {
             decide(Some(&text), ""),
             Decision { default: ClusterDefault::default(), write: None, remember: None }
         );
+    }
+
+    #[test]
+    fn what_the_server_assigns_is_not_remembered_by_kubectl() {
+        let downloaded =
+            r#"{"kind":"CustomResourceDefinition","metadata":{"name":"n","resourceVersion":"7","uid":"u"}}"#;
+        let clean = r#"{"kind":"CustomResourceDefinition","metadata":{"name":"n"}}"#;
+        assert_eq!(cleaned(downloaded).as_deref(), Some(clean));
+        for untouched in [clean, "", "no json", "[]", r#"{"metadata":7}"#] {
+            assert_eq!(cleaned(untouched), None, "{untouched}");
+        }
     }
 
     #[test]
