@@ -61,12 +61,14 @@ impl<'a> System<'a> {
         Self { cluster }
     }
 
-    /// Installs the API.
+    /// Installs the API, and waits until it is served.
     ///
     /// # Errors
     /// When kubectl refuses it.
     pub async fn install_definition(&self) -> Result<()> {
-        self.cluster.apply(generated_definitions()?).await.map(drop)
+        self.cluster.apply(generated_definitions()?).await?;
+        let crd = "crd/meshsyncs.meshery.layer5.io";
+        self.cluster.kubectl(["wait", "--for=condition=Established", crd, "--timeout=30s"]).await.map(drop)
     }
 
     /// Applies a sample and waits until its MeshSync is ready.
