@@ -14,7 +14,7 @@ use meshsync_runtime::readiness::{Gate, Readiness};
 use meshsync_runtime::shutdown::Shutdown;
 use meshsync_runtime::tasks::Supervisor;
 use prometheus_client::registry::Registry;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, mpsc, watch};
 
 use crate::admin::{self, Admin};
 use crate::cli::BUILD;
@@ -35,6 +35,9 @@ use crate::watch::{Board, Fleet, FleetDeps};
 const DRAIN_WITHIN: Duration = Duration::from_secs(15);
 /// Time for the tasks to end after that.
 const GRACE: Duration = Duration::from_secs(20);
+
+/// Consumers that may wait for everything at the same time.
+const WAITING_CONSUMERS: usize = 16;
 
 /// Where objects go.
 #[derive(Clone, Debug)]
@@ -269,11 +272,13 @@ async fn tell_presence(client: &Client, broker: &Broker, cluster_id: &str, now: 
 }
 
 fn start_publishing(tasks: &mut Supervisor, house: &House, broker: Broker, readiness: &Readiness, pod: String) {
+    let (ask, answers) = mpsc::channel(WAITING_CONSUMERS);
     let publisher = Publisher::new(
         house.store.clone(),
         house.queue.clone(),
         broker.clone(),
         house.encoding.subscribe(),
+        answers,
         house.stats.clone(),
     );
     tasks.spawn("publisher", drain(publisher, house.queue.clone(), house.shutdown.clone()));
@@ -281,7 +286,7 @@ fn start_publishing(tasks: &mut Supervisor, house: &House, broker: Broker, readi
         broker: broker.clone(),
         store: house.store.clone(),
         queue: house.queue.clone(),
-        encoding: house.encoding.subscribe(),
+        answers: ask,
         version: BUILD.version,
     };
     tasks.spawn("requests", house.until_shutdown(requests.run()));

@@ -10,5 +10,6 @@ pub mod outbox;
 pub mod presence;
 pub mod publisher;
 pub mod queue;
+mod store_answer;
 
 pub use envelope::{Deleted, Detail, EncodeError, EventType};

@@ -4,6 +4,9 @@
 //! subject that only this process listens to: the server handles a connection's messages in order, so when the marker comes
 //! back, the batch has been taken. If the connection breaks before, the whole batch goes out again (at least once).
 //! What that cannot tell is whether consumers were connected: see [`super::latecomers`].
+//!
+//! Who asks for everything is answered from here, too: were events sent beside the answer, the delete of an object could
+//! overtake the answer that still has it, and the object would stay with the consumer for ever.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,12 +16,13 @@ use async_nats::{Client, Subscriber};
 use bytes::Bytes;
 use futures::StreamExt;
 use meshsync_crds::agent_config::PublishFormat;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use super::broker::{Broker, Connection};
 use super::latecomers::Latecomers;
 use super::outbox::{Action, Item, Next};
 use super::queue::Queue;
+use super::store_answer::send_store;
 use super::{Deleted, Detail, EncodeError, EventType, kubernetes, meshery};
 use crate::snapshot::{Store, Told};
 
@@ -66,6 +70,7 @@ pub struct Publisher {
     queue: Arc<Queue>,
     broker: Broker,
     encoding: watch::Receiver<Option<Encoding>>,
+    answers: mpsc::Receiver<String>,
     stats: Arc<PublishStats>,
 }
 
@@ -77,16 +82,18 @@ struct Sent {
 }
 
 impl Publisher {
-    /// A publisher that sends nothing before `encoding` is known.
+    /// A publisher that sends nothing before `encoding` is known. `answers` brings subjects at which somebody waits for
+    /// everything.
     #[must_use]
     pub fn new(
         store: Arc<Store>,
         queue: Arc<Queue>,
         broker: Broker,
         encoding: watch::Receiver<Option<Encoding>>,
+        answers: mpsc::Receiver<String>,
         stats: Arc<PublishStats>,
     ) -> Self {
-        Self { store, queue, broker, encoding, stats }
+        Self { store, queue, broker, encoding, answers, stats }
     }
 
     /// Publishes for ever.
@@ -156,12 +163,23 @@ impl Publisher {
                 tracing::debug!(repeated, "published again for consumers that reconnected later");
                 continue;
             }
-            tokio::select! {
-                () = wait(&self.queue, &next) => {}
-                () = until(latecomers.as_ref()) => {}
-                _ = self.encoding.changed() => {}
+            let asked = tokio::select! {
+                () = wait(&self.queue, &next) => None,
+                () = until(latecomers.as_ref()) => None,
+                _ = self.encoding.changed() => None,
+                Some(reply) = self.answers.recv() => Some(reply),
                 _ = self.broker.connection.wait_for(|now| !now.up || now.generation != generation) => return,
+            };
+            if let Some(reply) = asked {
+                self.answer(client, &encoding, &reply).await;
             }
+        }
+    }
+
+    async fn answer(&self, client: &Client, encoding: &Encoding, reply: &str) {
+        match send_store(client, &self.store, &encoding.cluster_id, reply).await {
+            Ok(objects) => tracing::info!(objects, reply, "informer-store answered"),
+            Err(error) => tracing::warn!(%error, reply, "cannot answer informer-store"),
         }
     }
 

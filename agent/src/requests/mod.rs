@@ -16,11 +16,9 @@ use std::time::Duration;
 use async_nats::Client;
 use bytes::Bytes;
 use futures::StreamExt;
-use tokio::sync::watch;
+use tokio::sync::mpsc;
 
 use crate::publish::broker::Broker;
-use crate::publish::meshery::{Pushed, StoreReply};
-use crate::publish::publisher::Encoding;
 use crate::publish::queue::Queue;
 use crate::snapshot::Store;
 
@@ -41,8 +39,8 @@ pub struct Requests {
     pub store: Arc<Store>,
     /// Where a resync is queued.
     pub queue: Arc<Queue>,
-    /// UID of the cluster, once known.
-    pub encoding: watch::Receiver<Option<Encoding>>,
+    /// Subjects at which somebody waits for everything that is held.
+    pub answers: mpsc::Sender<String>,
     /// Version told in answer to `meshsync-meta`.
     pub version: &'static str,
 }
@@ -66,7 +64,10 @@ impl Requests {
 
     async fn answer(&self, payload: &[u8]) {
         let outcome = match parse(payload) {
-            Ok(Entity::InformerStore { reply }) => self.send_store(reply).await,
+            Ok(Entity::InformerStore { reply }) => {
+                self.ask_publisher(reply);
+                Ok(())
+            }
             Ok(Entity::ResyncDiscovery) => {
                 tracing::info!("resync asked for: publishing everything again");
                 self.queue.resync(&self.store);
@@ -83,32 +84,11 @@ impl Requests {
         }
     }
 
-    async fn send_store(&self, reply: String) -> Result<(), async_nats::PublishError> {
-        let Some(encoding) = self.encoding.borrow().clone() else {
-            tracing::info!("informer-store asked for before the cluster's id is known: no answer");
-            return Ok(());
-        };
-        let client = &self.broker.client;
-        let mut answer = StoreReply::new(&encoding.cluster_id, client.server_info().max_payload);
-        let mut objects = 0_u64;
-        for (_, served, table) in self.store.tables() {
-            for object in table.scan() {
-                objects += 1;
-                match answer.push(&object.body) {
-                    Ok((Pushed::TooLarge, _)) => {
-                        tracing::warn!(r#type = %served, object = %object.name, "too large for the broker: left out");
-                    }
-                    Ok((_, Some(full))) => send(client, &reply, full).await?,
-                    Ok((_, None)) => {}
-                    Err(error) => tracing::error!(r#type = %served, object = %object.name, %error, "left out"),
-                }
-            }
+    /// The publisher answers, between two batches: see there.
+    fn ask_publisher(&self, reply: String) {
+        if let Err(error) = self.answers.try_send(reply) {
+            tracing::warn!(%error, "too many consumers ask for everything at once: one is not answered");
         }
-        for last in answer.finish() {
-            send(client, &reply, last).await?;
-        }
-        tracing::info!(objects, reply, "informer-store answered");
-        Ok(())
     }
 
     async fn send_version(&self) -> Result<(), async_nats::PublishError> {
