@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use kube::Client;
-use meshsync_runtime::readiness::Readiness;
+use meshsync_runtime::readiness::{Gate, Readiness};
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -16,6 +17,9 @@ use crate::snapshot::{Store, TypeId};
 
 /// First lists at the same time: more make a start no faster and peak memory higher.
 const FIRST_LISTS: usize = 4;
+
+/// Wait before a loop that panicked begins again.
+const AFTER_PANIC: Duration = Duration::from_secs(10);
 
 /// What the loops need from outside.
 pub struct FleetDeps {
@@ -120,10 +124,14 @@ impl Fleet {
         let name = served.name();
         let (type_id, table) = self.deps.store.open(served);
         self.deps.board.set_phase(&name, Phase::Pending);
-        let sink = Sink::new(&spec, (type_id, table), Arc::clone(&self.deps.queue), Arc::clone(&self.deps.board));
+        let (queue, board) = (Arc::clone(&self.deps.queue), Arc::clone(&self.deps.board));
+        let (watched, reports) = (spec.clone(), Arc::clone(&board));
+        let sink = move || Sink::new(&watched, (type_id, table.clone()), queue.clone(), board.clone());
         let gate = self.deps.readiness.gate(format!("type/{name}"), "the first list is not complete");
         let stop = CancellationToken::new();
-        let task = tokio::spawn(run(spec.clone(), sink, Arc::clone(&self.shared), gate, stop.clone()));
+        let (watched, shared, ended) = (spec.clone(), Arc::clone(&self.shared), stop.clone());
+        let begin = move |gate| run(watched.clone(), sink(), shared.clone(), gate, ended.clone());
+        let task = tokio::spawn(survive(name.clone(), reports, stop.clone(), gate, begin));
         self.running.insert(name, Running { spec, type_id, stop, task });
     }
 
@@ -137,6 +145,29 @@ impl Fleet {
         let count = removed.len();
         self.deps.queue.delete(type_id, removed);
         count
+    }
+}
+
+/// Runs the loop of a type; one that panics is begun again, with a new list. Neither does it take the other types with
+/// it, nor does its type stand still unseen.
+async fn survive<L>(
+    name: String,
+    board: Arc<Board>,
+    stop: CancellationToken,
+    gate: Gate,
+    begin: impl Fn(Option<Gate>) -> L,
+) where
+    L: Future<Output = ()> + Send + 'static,
+{
+    let mut gate = Some(gate);
+    while let Err(error) = tokio::spawn(begin(gate.take())).await {
+        tracing::error!(r#type = name, %error, retry_in = ?AFTER_PANIC, "the loop of a type died; this is a bug");
+        board.failed(&name, &error.to_string());
+        board.set_phase(&name, Phase::Behind);
+        tokio::select! {
+            () = tokio::time::sleep(AFTER_PANIC) => {}
+            () = stop.cancelled() => return,
+        }
     }
 }
 
@@ -164,4 +195,30 @@ fn in_list_order(mut specs: Vec<WatchSpec>) -> Vec<WatchSpec> {
         }
     });
     specs
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_loop_that_panics_is_begun_again_and_seen() {
+        let board = Arc::new(Board::default());
+        let begun = Arc::new(AtomicU32::new(0));
+        let counted = begun.clone();
+        let gate = Readiness::default().gate("type/pods", "closed");
+        let begin = move |gate: Option<Gate>| {
+            let count = counted.fetch_add(1, Ordering::Relaxed);
+            async move {
+                assert_eq!(gate.is_some(), count == 0, "readiness does not wait a second time");
+                assert!(count >= 2, "a bug");
+            }
+        };
+        survive("pods".to_owned(), board.clone(), CancellationToken::new(), gate, begin).await;
+        assert_eq!(begun.load(Ordering::Relaxed), 3);
+        let report = board.snapshot().remove("pods").unwrap();
+        assert_eq!((report.phase, report.failures), (Phase::Behind, 2));
+    }
 }

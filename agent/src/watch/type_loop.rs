@@ -132,13 +132,13 @@ pub(super) struct Shared {
 }
 
 /// Runs until `stop`. `gate` opens when the first list is complete.
-pub(super) async fn run(spec: WatchSpec, sink: Sink, shared: Arc<Shared>, gate: Gate, stop: CancellationToken) {
+pub(super) async fn run(spec: WatchSpec, sink: Sink, shared: Arc<Shared>, gate: Option<Gate>, stop: CancellationToken) {
     let mut this = TypeLoop {
         source: Source::of(&spec),
         retry: shared.retry.clone(),
         sink,
         shared,
-        gate: Some(gate),
+        gate,
         pace: Pace::default(),
         version: None,
     };
