@@ -38,8 +38,11 @@ impl Lab {
     }
 }
 
-/// A kubeconfig of a ServiceAccount in [`NAMESPACE`].
-async fn account_kubeconfig(lab: &Lab, cluster: &Cluster, account: &str) -> Result<PathBuf> {
+/// Writes a kubeconfig of a ServiceAccount in [`NAMESPACE`] into the lab.
+///
+/// # Errors
+/// When the account is not there.
+pub async fn account_kubeconfig(lab: &Lab, cluster: &Cluster, account: &str) -> Result<PathBuf> {
     let token = cluster.kubectl(["create", "token", "-n", NAMESPACE, account, "--duration=2h"]).await?;
     let path = lab.dir().join(format!("{account}.kubeconfig"));
     std::fs::copy(cluster.kubeconfig(), &path).context("cannot copy the kubeconfig")?;

@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use kube::CustomResourceExt;
 use meshsync_crds::MeshSync;
 use meshsync_runtime::build_info::BuildInfo;
-use meshsync_runtime::client::{ClientArgs, Retry, connect};
+use meshsync_runtime::client::{ClientArgs, Connected, Retry, connect};
 use meshsync_runtime::shutdown::Shutdown;
 use meshsync_runtime::telemetry::{self, LogArgs};
 
@@ -109,7 +109,8 @@ impl Cli {
             Command::Run(args) => {
                 BUILD.log();
                 let shutdown = Shutdown::from_signals().context("cannot handle signals")?;
-                let client = connect(&client, &BUILD, Retry::Briefly).await?;
+                let Connected { client, server } = connect(&client, &BUILD, Retry::Briefly).await?;
+                tracing::info!(server, "the API server");
                 let RunArgs { namespace, agent_image, nats_image, run_as_user, probe_address } = args;
                 let defaults = Defaults { agent_image, nats_image, run_as_user: run_as_user.0 };
                 let settings = Settings { namespace, defaults, probe_address };

@@ -69,11 +69,20 @@ pub enum ConnectError {
     },
 }
 
+/// A client, and what it talks to.
+#[derive(Clone)]
+pub struct Connected {
+    /// The client.
+    pub client: Client,
+    /// URL of the API server, for messages: the client itself does not tell.
+    pub server: String,
+}
+
 /// Makes a client. Nothing is sent yet.
 ///
 /// # Errors
 /// [`ConnectError`], which names the file and what to do.
-pub async fn connect(args: &ClientArgs, build: &BuildInfo, retry: Retry) -> Result<Client, ConnectError> {
+pub async fn connect(args: &ClientArgs, build: &BuildInfo, retry: Retry) -> Result<Connected, ConnectError> {
     let mut config = config(args).await?;
     config.default_retry = false;
     config.connect_timeout = Some(Duration::from_secs(10));
@@ -82,16 +91,17 @@ pub async fn connect(args: &ClientArgs, build: &BuildInfo, retry: Retry) -> Resu
     if let Ok(agent) = HeaderValue::from_str(&build.user_agent()) {
         config.headers.push((USER_AGENT, agent));
     }
-    let url = config.cluster_url.to_string();
-    let failed = |source| ConnectError::Client { url, source: Box::new(source) };
-    match (retry, RetryPolicy::new(RETRY_FIRST, RETRY_LAST, RETRIES, true)) {
+    let server = config.cluster_url.to_string();
+    let failed = |source| ConnectError::Client { url: server.clone(), source: Box::new(source) };
+    let client = match (retry, RetryPolicy::new(RETRY_FIRST, RETRY_LAST, RETRIES, true)) {
         (Retry::Briefly, Ok(policy)) => {
             // The buffer makes the connection one that can be shared, which repeating takes.
             let builder = ClientBuilder::try_from(config).map_err(failed)?;
-            Ok(builder.with_layer(&BufferLayer::new(BUFFER)).with_layer(&RetryLayer::new(policy)).build())
+            builder.with_layer(&BufferLayer::new(BUFFER)).with_layer(&RetryLayer::new(policy)).build()
         }
-        (Retry::Caller, _) | (Retry::Briefly, Err(_)) => Client::try_from(config).map_err(failed),
-    }
+        (Retry::Caller, _) | (Retry::Briefly, Err(_)) => Client::try_from(config).map_err(failed)?,
+    };
+    Ok(Connected { client, server })
 }
 
 async fn config(args: &ClientArgs) -> Result<Config, ConnectError> {
@@ -183,7 +193,7 @@ mod tests {
         let shutdown = crate::shutdown::Shutdown::new();
         let server = tokio::spawn(crate::probes::serve(listener, busy, "test", shutdown.clone()));
         let args = ClientArgs { kubeconfig: Some(path.clone()), context: None };
-        let client = connect(&args, &BUILD, retry).await.unwrap();
+        let Connected { client, .. } = connect(&args, &BUILD, retry).await.unwrap();
         assert!(client.apiserver_version().await.is_err());
         drop(client);
         shutdown.begin();

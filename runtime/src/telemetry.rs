@@ -53,10 +53,16 @@ pub fn init(args: &LogArgs) -> Result<(), FilterError> {
     Ok(())
 }
 
+/// The client library logs each failed request as an error, without saying what it was for. Directives that come later
+/// and name it win.
+const CLIENT_SILENT: &str = "kube_client::client::builder=off";
+
 fn filter(args: &LogArgs) -> Result<EnvFilter, FilterError> {
     let wants_debug = !matches!(args.debug.as_str(), "" | "0" | "false");
     let directives = if wants_debug && args.log_level == "info" { "debug" } else { args.log_level.as_str() };
-    EnvFilter::try_new(directives).map_err(|source| FilterError { filter: directives.to_owned(), source })
+    // Whoever asked tells what went wrong, with what it was for.
+    let all = format!("{CLIENT_SILENT},{directives}");
+    EnvFilter::try_new(all).map_err(|source| FilterError { filter: directives.to_owned(), source })
 }
 
 #[cfg(test)]
@@ -76,11 +82,15 @@ mod tests {
         filter(&cli.log).map(|f| f.to_string()).map_err(|e| e.to_string())
     }
 
+    fn silent(directives: &str) -> String {
+        format!("{CLIENT_SILENT},{directives}")
+    }
+
     #[test]
     fn debug_raises_the_default_but_not_an_explicit_filter() {
-        assert_eq!(filter_of(&["--log-level", "info", "--debug=true"]).unwrap(), "debug");
-        assert_eq!(filter_of(&["--log-level", "warn", "--debug"]).unwrap(), "warn");
-        assert_eq!(filter_of(&["--log-level", "info", "--debug=false"]).unwrap(), "info");
+        assert_eq!(filter_of(&["--log-level", "info", "--debug=true"]).unwrap(), silent("debug"));
+        assert_eq!(filter_of(&["--log-level", "warn", "--debug"]).unwrap(), silent("warn"));
+        assert_eq!(filter_of(&["--log-level", "info", "--debug=false"]).unwrap(), silent("info"));
     }
 
     #[test]

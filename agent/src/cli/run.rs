@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use meshsync_crds::agent_config::{AgentConfig, SecretPolicy};
-use meshsync_runtime::client::{ClientArgs, Retry, connect};
+use meshsync_runtime::client::{ClientArgs, Connected, Retry, connect};
 use meshsync_runtime::shutdown::Shutdown;
 
 use super::BUILD;
@@ -104,7 +104,8 @@ impl RunArgs {
     pub async fn execute(self, client: &ClientArgs) -> anyhow::Result<()> {
         BUILD.log();
         let shutdown = Shutdown::from_signals().context("cannot handle signals")?;
-        let client = connect(client, &BUILD, Retry::Caller).await?;
+        let Connected { client, server } = connect(client, &BUILD, Retry::Caller).await?;
+        tracing::info!(server, "the API server");
         run::run(self.settings()?, client, shutdown).await
     }
 

@@ -14,8 +14,8 @@ use kube::Client;
 use meshsync_crds::agent_config::SecretPolicy;
 use meshsync_crds::informer_config::{EffectiveInformerConfig, InformerConfig, NamespaceSelection};
 use meshsync_crds::selection::select;
-use meshsync_runtime::client::{ClientArgs, Retry, connect};
-use meshsync_runtime::discovery::discover;
+use meshsync_runtime::client::{ClientArgs, Connected, Retry, connect};
+use meshsync_runtime::discovery::{Discovered, discover};
 
 use super::BUILD;
 use crate::dump;
@@ -68,8 +68,9 @@ impl SnapshotArgs {
     pub(super) async fn execute(self, client: &ClientArgs) -> anyhow::Result<()> {
         // Opened first: nobody should wait for a whole cluster to learn of a typing error in a path.
         let mut out = self.open()?;
-        let client = connect(client, &BUILD, Retry::Briefly).await?;
-        let plan = self.plan(&client).await?;
+        let Connected { client, server } = connect(client, &BUILD, Retry::Briefly).await?;
+        let discovered = discover(&client).await.with_context(|| format!("cannot ask {server} what it serves"))?;
+        let plan = self.plan(&discovered)?;
         let store = Store::new();
         let missing = list_all(&client, &store, plan).await;
         let written = match self.format {
@@ -102,8 +103,7 @@ impl SnapshotArgs {
         Ok(Box::new(BufWriter::new(file)))
     }
 
-    async fn plan(&self, client: &Client) -> anyhow::Result<Vec<WatchSpec>> {
-        let discovered = discover(client).await?;
+    fn plan(&self, discovered: &Discovered) -> anyhow::Result<Vec<WatchSpec>> {
         for group in &discovered.failed {
             tracing::warn!(group = group.group, version = group.version, reason = group.reason, "cannot be discovered");
         }
