@@ -62,13 +62,18 @@ async fn snapshot_arrives(
     let before = agent_processes()?;
     let old = system.agent_pod().await?;
     let old = old["metadata"]["name"].as_str().unwrap_or_default().to_owned();
-    cluster.kubectl(["delete", "pod", "-n", NAMESPACE, &old]).await?;
-    consumer.clear();
+    // The next agent may begin before the old one has ended: its own word that it starts tells them apart.
+    consumer.begin_anew();
+    cluster.kubectl(["delete", "pod", "-n", NAMESPACE, &old, "--wait=false"]).await?;
     let process = await_condition("a new agent process", DEADLINE, async || {
         Ok(agent_processes()?.into_iter().find(|process| !before.contains(process)))
     })
     .await?;
     let (mut size, mut grown) = (0, Instant::now());
+    await_condition("the new agent says that it has started", DEADLINE, async || {
+        Ok((!consumer.awaits_agent()).then_some(()))
+    })
+    .await?;
     await_condition("the subscriber holds what the cluster holds", DEADLINE, async || {
         for _ in 0..50 {
             let now = consumer.view().len();

@@ -1,7 +1,7 @@
 //! Consumers that listen only, as a Meshery Server does, and such as ask when they may have missed something.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -14,6 +14,8 @@ use super::view::{Key, View, store_part};
 
 /// Subject of the resources in Meshery's format.
 pub const CORE_SUBJECT: &str = "meshery.meshsync.core";
+/// Subjects of everything that the agent tells.
+const ALL_SUBJECTS: &str = "meshery.meshsync.*";
 /// Subject that the agent takes requests from.
 const REQUEST_SUBJECT: &str = "meshery.meshsync.request";
 /// Subject on which an agent says that it has started.
@@ -41,6 +43,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 pub struct Consumer {
     view: Arc<Mutex<View>>,
+    anew: Arc<AtomicBool>,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -51,19 +54,27 @@ impl Consumer {
     /// # Errors
     /// When the broker cannot be reached.
     pub async fn subscribe(client: Client, needle: Option<&str>) -> Result<Self> {
-        let mut messages = client.subscribe(CORE_SUBJECT).await.context("cannot subscribe")?;
+        // One subscription for both subjects keeps their messages in the order in which the agent sent them.
+        let mut messages = client.subscribe(ALL_SUBJECTS).await.context("cannot subscribe")?;
         // The server answers the flush after it has taken the subscription in: nothing published later is missed.
         client.flush().await.context("the broker does not confirm the subscription")?;
         let view = Arc::new(Mutex::new(View::default()));
-        let (shared, needle) = (Arc::clone(&view), needle.map(str::to_owned));
+        let anew = Arc::new(AtomicBool::new(false));
+        let (shared, begin, needle) = (Arc::clone(&view), Arc::clone(&anew), needle.map(str::to_owned));
         let task = tokio::spawn(async move {
             // The client is kept: with its last handle the connection would close.
             let _client = client;
             while let Some(message) = messages.next().await {
-                lock(&shared).receive(message.payload, needle.as_deref().map(str::as_bytes));
+                match message.subject.as_str() {
+                    CORE_SUBJECT => {
+                        lock(&shared).receive(message.payload, needle.as_deref().map(str::as_bytes));
+                    }
+                    PRESENCE_SUBJECT if begin.swap(false, Ordering::Relaxed) => *lock(&shared) = View::default(),
+                    _ => {}
+                }
             }
         });
-        Ok(Self { view, task })
+        Ok(Self { view, anew, task })
     }
 
     /// Listens, and asks for everything at the start, after each reconnect and whenever an agent starts; the answer
@@ -87,7 +98,7 @@ impl Consumer {
             question: None,
         };
         let task = tokio::spawn(asker.run(core, presence, answers));
-        Ok(Self { view, task })
+        Ok(Self { view, anew: Arc::default(), task })
     }
 
     /// What was received so far. Hold the guard briefly: reception waits for it.
@@ -95,9 +106,15 @@ impl Consumer {
         lock(&self.view)
     }
 
-    /// Forgets everything, as a consumer does that is about to ask for the whole state again.
-    pub fn clear(&self) {
-        *self.view() = View::default();
+    /// Forgets everything when the next agent says that it has started, before its first object. For one who only listens.
+    pub fn begin_anew(&self) {
+        self.anew.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether no agent has started since [`Consumer::begin_anew`].
+    #[must_use]
+    pub fn awaits_agent(&self) -> bool {
+        self.anew.load(Ordering::Relaxed)
     }
 }
 
