@@ -126,6 +126,12 @@ fn what_somebody_breaks_is_mended() -> Result<()> {
         })
         .await?;
 
+        await_condition("an event tells what was mended", DEADLINE, async || {
+            let notes = cluster.kubectl(["get", "events", "-n", NAMESPACE, "-o", "jsonpath={.items[*].message}"]).await?;
+            Ok(notes.contains("applied NetworkPolicy meshsync-broker").then_some(()))
+        })
+        .await?;
+
         // A new token is of use only to pods that are started with it.
         let before =
             (annotations("statefulset", "meshsync-broker").await?, annotations("deployment", "meshsync-agent").await?);

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::api::rbac::v1::PolicyRule;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, Patch, PatchParams};
@@ -197,25 +198,47 @@ async fn tell(
         publish(context, &input.meshsync, EventType::Warning, "SecretNotFound", message).await;
     }
     if let Outcome::Applied(applied) = outcome {
-        if !applied.written.is_empty() {
-            let message = format!("applied {}", applied.written.join(", "));
-            publish(context, &input.meshsync, EventType::Normal, "Applied", message).await;
-        }
-        if !applied.removed.is_empty() {
-            let message = format!("removed {}", applied.removed.join(", "));
-            publish(context, &input.meshsync, EventType::Normal, "Removed", message).await;
+        for (reason, what, children) in
+            [("Applied", "applied", &applied.written), ("Removed", "removed", &applied.removed)]
+        {
+            if let Some(first) = children.first() {
+                let message = format!("{what} {}", children.join(", "));
+                let about = child_reference(&input.meshsync, first);
+                publish_about(context, &input.meshsync, (EventType::Normal, reason), message, Some(about)).await;
+            }
         }
     }
 }
 
+/// `Kind name` as a reference: events that differ in it are not counted as repetitions of the first.
+fn child_reference(meshsync: &MeshSync, child: &str) -> ObjectReference {
+    let (kind, name) = child.split_once(' ').unwrap_or((child, ""));
+    ObjectReference {
+        kind: Some(kind.to_owned()),
+        name: Some(name.to_owned()),
+        namespace: meshsync.namespace(),
+        ..ObjectReference::default()
+    }
+}
+
 async fn publish(context: &Context, meshsync: &MeshSync, type_: EventType, reason: &str, note: String) {
+    publish_about(context, meshsync, (type_, reason), note, None).await;
+}
+
+async fn publish_about(
+    context: &Context,
+    meshsync: &MeshSync,
+    (type_, reason): (EventType, &str),
+    note: String,
+    secondary: Option<ObjectReference>,
+) {
     let event = Event {
         type_,
         reason: reason.to_owned(),
         // The API takes 1,024 bytes.
         note: Some(note.chars().take(1000).collect()),
         action: "Reconcile".to_owned(),
-        secondary: None,
+        secondary,
     };
     if let Err(error) = context.recorder.publish(&event, &meshsync.object_ref(&())).await {
         tracing::warn!(%error, reason, "cannot write an event");
