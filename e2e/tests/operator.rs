@@ -127,7 +127,8 @@ fn what_somebody_breaks_is_mended() -> Result<()> {
         .await?;
 
         await_condition("an event tells what was mended", DEADLINE, async || {
-            let notes = cluster.kubectl(["get", "events", "-n", NAMESPACE, "-o", "jsonpath={.items[*].message}"]).await?;
+            let notes =
+                cluster.kubectl(["get", "events", "-n", NAMESPACE, "-o", "jsonpath={.items[*].message}"]).await?;
             Ok(notes.contains("applied NetworkPolicy meshsync-broker").then_some(()))
         })
         .await?;
