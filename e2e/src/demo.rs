@@ -13,7 +13,7 @@ use crate::cluster::Cluster;
 use crate::everything::{NOT_WATCHED, differences};
 use crate::progress::say;
 use crate::stream::Consumer;
-use crate::system::{NAME, NAMESPACE, System, metric};
+use crate::system::{NAME, NAMESPACE, System};
 
 const DEADLINE: Duration = Duration::from_secs(120);
 
@@ -91,7 +91,7 @@ async fn snapshot_arrives(
     figures.snapshot_ms = grown.saturating_duration_since(process.started).as_millis();
     figures.objects = consumer.view().len();
     figures.types = system.meshsync().await?["status"]["agent"]["types"].as_u64().unwrap_or_default();
-    let memory = metric(&system.agent_metrics().await?, "process_resident_memory_bytes");
+    let memory = system.agent_metrics().await?.get("process_resident_memory_bytes");
     figures.agent_rss_mib = (memory.context("no memory in the metrics")? / 1024.0 / 1024.0 * 10.0).round() / 10.0;
     say(format!(
         "{} objects of {} types arrived: the first after {} ms, the last after {} ms; none missing, extra or different",

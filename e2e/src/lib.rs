@@ -29,6 +29,7 @@ pub mod equality;
 pub mod everything;
 pub mod image;
 pub mod lab;
+pub mod metrics;
 pub mod nats;
 pub mod packages;
 pub mod process;

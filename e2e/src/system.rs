@@ -12,6 +12,7 @@ use serde_json::Value;
 use crate::await_condition;
 use crate::cluster::Cluster;
 use crate::image::Image;
+use crate::metrics::Metrics;
 use crate::programs::binary;
 use crate::progress;
 use crate::stream::Consumer;
@@ -173,22 +174,16 @@ impl<'a> System<'a> {
         Ok(list["items"][0].take())
     }
 
-    /// The agent's metrics, as text.
+    /// The agent's metrics.
     ///
     /// # Errors
     /// When the pod cannot be reached.
-    pub async fn agent_metrics(&self) -> Result<String> {
+    pub async fn agent_metrics(&self) -> Result<Metrics> {
         let pod = self.agent_pod().await?;
         let name = pod["metadata"]["name"].as_str().unwrap_or_default();
         let path = format!("/api/v1/namespaces/{NAMESPACE}/pods/{name}:11000/proxy/metrics");
-        self.cluster.kubectl(["get", "--raw", &path]).await
+        self.cluster.kubectl(["get", "--raw", &path]).await.map(Metrics)
     }
-}
-
-/// The value of one sample in metrics text, e.g. `process_resident_memory_bytes` or `x_total{type="pods"}`.
-#[must_use]
-pub fn metric(text: &str, sample: &str) -> Option<f64> {
-    text.lines().find_map(|line| line.strip_prefix(sample)?.strip_prefix(' ')?.parse().ok())
 }
 
 /// Our binaries and nats-server, under the references that the manifest has.

@@ -8,7 +8,7 @@ use anyhow::{Result, ensure};
 use meshsync_e2e::cluster::Level;
 use meshsync_e2e::everything::{NOT_WATCHED, await_equal};
 use meshsync_e2e::stream::Consumer;
-use meshsync_e2e::system::{NAME, NAMESPACE, System, metric};
+use meshsync_e2e::system::{NAME, NAMESPACE, System};
 use meshsync_e2e::{await_condition, lab};
 use serde_json::json;
 
@@ -24,7 +24,7 @@ async fn await_no_config_maps(consumer: &Consumer) -> Result<()> {
 /// Watches opened so far, by type, but for ConfigMaps.
 async fn watch_opens(system: &System<'_>) -> Result<Vec<String>> {
     let metrics = system.agent_metrics().await?;
-    let opens = metrics.lines().filter(|line| line.starts_with("meshsync_watch_opens_total{"));
+    let opens = metrics.0.lines().filter(|line| line.starts_with("meshsync_watch_opens_total{"));
     Ok(opens.filter(|line| !line.contains("\"configmaps\"")).map(str::to_owned).collect())
 }
 
@@ -79,7 +79,7 @@ fn installed_as_documented_it_is_complete_and_follows_its_configuration() -> Res
             Ok(cluster.kubectl(["get", "service", "-n", NAMESPACE, "meshsync-broker"]).await.ok())
         })
         .await?;
-        let rss = metric(&system.agent_metrics().await?, "process_resident_memory_peak_bytes").unwrap_or(f64::MAX);
+        let rss = system.agent_metrics().await?.get("process_resident_memory_peak_bytes").unwrap_or(f64::MAX);
         ensure!(rss < 120e6, "the agent took {rss} bytes");
         cluster.kubectl(["delete", "meshsync", "-n", NAMESPACE, NAME]).await?;
         let label = "meshery.layer5.io/meshsync-uid";

@@ -1,0 +1,63 @@
+//! What a process of ours says of itself in its metrics.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use http::Request;
+
+/// Where an agent that runs as a process tells how it is.
+pub const AGENT_PROBES: &str = "127.0.0.1:11000";
+
+/// Metrics in the text format of Prometheus.
+#[derive(Clone, Debug)]
+pub struct Metrics(pub String);
+
+impl Metrics {
+    /// Asks the agent that runs as a process in the lab.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn of_agent() -> Result<Self> {
+        let mut config = kube::Config::new(format!("http://{AGENT_PROBES}").parse()?);
+        // An answer of 503 is an answer.
+        config.default_retry = false;
+        config.read_timeout = Some(Duration::from_secs(5));
+        let client = kube::Client::try_from(config)?;
+        let text = client.request_text(Request::get("/metrics").body(Vec::new())?).await;
+        text.map(Self).context("the agent does not tell its metrics")
+    }
+
+    /// The value of one sample, e.g. `process_resident_memory_bytes` or `x_total{type="pods"}`.
+    #[must_use]
+    pub fn get(&self, sample: &str) -> Option<f64> {
+        self.0.lines().find_map(|line| line.strip_prefix(sample)?.strip_prefix(' ')?.parse().ok())
+    }
+
+    /// The sum over all labels of a metric; 0 if there is none of the name.
+    #[must_use]
+    pub fn sum(&self, name: &str) -> f64 {
+        self.0.lines().filter_map(|line| value_of(name, line)).sum()
+    }
+}
+
+fn value_of(name: &str, line: &str) -> Option<f64> {
+    let rest = line.strip_prefix(name)?;
+    let value = match rest.strip_prefix('{') {
+        Some(labels) => labels.rsplit_once("} ")?.1,
+        None => rest.strip_prefix(' ')?,
+    };
+    value.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn samples_are_found_and_summed() {
+        let text = "# HELP x_total Some\nx_total{type=\"a\"} 2\nx_total{type=\"b } c\"} 3\nx_total_more 9\ny 1.5\n";
+        let metrics = Metrics(text.to_owned());
+        assert_eq!((metrics.sum("x_total"), metrics.sum("y"), metrics.sum("z")), (5.0, 1.5, 0.0));
+        assert_eq!((metrics.get("x_total{type=\"a\"}"), metrics.get("x_total")), (Some(2.0), None));
+    }
+}
