@@ -1,13 +1,15 @@
 //! Discovers, watches and publishes the live state of a Kubernetes cluster.
 //!
-//! The rooms follow the data, and data goes one way: `discover` → `watch` → [`snapshot`] → [`publish`]. [`object`] is the
-//! vocabulary between them: raw JSON of one Kubernetes object, split and stripped without building a tree.
+//! The rooms follow the data, and data goes one way: `discover` → `watch` → [`snapshot`] → [`publish`], which has its messages
+//! written by [`encode`]. [`object`] is the vocabulary between them: raw JSON of one Kubernetes object, split and stripped
+//! without building a tree.
 
 pub mod admin;
 pub mod cli;
 pub mod config;
 pub mod discover;
 pub mod dump;
+pub mod encode;
 pub mod metrics;
 pub mod object;
 pub mod publish;
@@ -15,4 +17,5 @@ pub mod report;
 pub mod requests;
 pub mod run;
 pub mod snapshot;
+pub mod stream;
 pub mod watch;

@@ -11,7 +11,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use tokio::sync::watch;
 
 use crate::publish::broker::Connection;
-use crate::publish::publisher::PublishStats;
+use crate::publish::parts::PublishStats;
 use crate::publish::queue::Queue;
 use crate::snapshot::Store;
 use crate::watch::{Board, Phase, TypeReport};

@@ -1,9 +1,10 @@
 //! The agent as a whole: makes the rooms, connects them, and takes them down in order.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use k8s_openapi::api::core::v1::Namespace;
@@ -23,12 +24,16 @@ use crate::discover::{InForce, Planner, PlannerDeps};
 use crate::dump;
 use crate::metrics::AgentCollector;
 use crate::publish::broker::{self, Broker, BrokerConfig};
+use crate::publish::delivery::DeliveryBoard;
+use crate::publish::message::Encoding;
+use crate::publish::parts::{Carried, Parts, PublishStats};
 use crate::publish::presence::{self, PRESENCE_SUBJECT};
-use crate::publish::publisher::{Encoding, PublishStats, Publisher};
+use crate::publish::publisher::Publisher;
 use crate::publish::queue::Queue;
 use crate::report::Reporter;
 use crate::requests::Requests;
 use crate::snapshot::Store;
+use crate::stream::{Progress, StreamSettings};
 use crate::watch::{Board, Fleet, FleetDeps};
 
 /// Time for draining the outbox when asked to stop; a pod gets 30 s by default.
@@ -73,6 +78,8 @@ struct House {
     queue: Arc<Queue>,
     board: Arc<Board>,
     stats: Arc<PublishStats>,
+    delivery: Arc<DeliveryBoard>,
+    progress: Arc<Progress>,
     in_force: watch::Receiver<InForce>,
     encoding: watch::Sender<Option<Encoding>>,
     shutdown: Shutdown,
@@ -97,6 +104,8 @@ pub async fn run(settings: Settings, client: Client, shutdown: Shutdown) -> anyh
         queue: Arc::default(),
         board: Arc::default(),
         stats: Arc::default(),
+        delivery: Arc::default(),
+        progress: Arc::default(),
         in_force: in_force_rx,
         encoding: watch::channel(None).0,
         shutdown: shutdown.clone(),
@@ -114,8 +123,10 @@ pub async fn run(settings: Settings, client: Client, shutdown: Shutdown) -> anyh
     tasks.spawn("configuration", house.until_shutdown(follow));
     tasks.spawn("planner", plan(planner(&house, &readiness, in_force, candidates_rx), shutdown.clone()));
     tasks.spawn("identity", identity(house.clone(), broker.clone(), readiness.gate("cluster-id", "not known yet")));
-    if let Some(broker) = broker {
-        start_publishing(&mut tasks, &house, broker, &readiness, settings.pod.clone());
+    match broker {
+        Some(broker) => start_publishing(&mut tasks, &house, broker, &readiness, settings.pod.clone()),
+        // There is no stream to go on from.
+        None => house.progress.done(HashMap::new()),
     }
     if let Some(after) = settings.stop_after {
         let shutdown = shutdown.clone();
@@ -176,6 +187,7 @@ fn planner(
         readiness: readiness.clone(),
         retry: retry.subscribe(),
         rediscover: rediscover.clone(),
+        progress: house.progress.clone(),
     });
     Planner::new(PlannerDeps {
         client: house.client.clone(),
@@ -273,14 +285,20 @@ async fn tell_presence(client: &Client, broker: &Broker, cluster_id: &str, now: 
 
 fn start_publishing(tasks: &mut Supervisor, house: &House, broker: Broker, readiness: &Readiness, pod: String) {
     let (ask, answers) = mpsc::channel(WAITING_CONSUMERS);
-    let publisher = Publisher::new(
-        house.store.clone(),
-        house.queue.clone(),
-        broker.clone(),
-        house.encoding.subscribe(),
+    let parts = Parts {
+        store: house.store.clone(),
+        queue: house.queue.clone(),
+        broker: broker.clone(),
+        encoding: house.encoding.subscribe(),
         answers,
-        house.stats.clone(),
-    );
+        stats: house.stats.clone(),
+        progress: house.progress.clone(),
+        in_force: house.in_force.clone(),
+        delivery: house.delivery.clone(),
+        shutdown: house.shutdown.clone(),
+        carried: Carried::default(),
+    };
+    let publisher = Publisher::new(parts, StreamSettings::default());
     tasks.spawn("publisher", drain(publisher, house.queue.clone(), house.shutdown.clone()));
     let requests = Requests {
         broker: broker.clone(),
@@ -300,6 +318,7 @@ fn start_publishing(tasks: &mut Supervisor, house: &House, broker: Broker, readi
         queue: house.queue.clone(),
         connection: broker.connection,
         stats: house.stats.clone(),
+        delivery: house.delivery.clone(),
         pod,
     };
     tasks.spawn("report", house.until_shutdown(reporter.run()));
@@ -321,19 +340,18 @@ async fn follow_connection(broker: Broker, gate: Gate) {
 
 /// Publishes; once asked to stop, goes on until everything is out or the time is over.
 async fn drain(publisher: Publisher, queue: Arc<Queue>, shutdown: Shutdown) -> Result<(), String> {
-    let stopped = async {
+    let too_long = async {
         shutdown.requested().await;
-        let deadline = Instant::now() + DRAIN_WITHIN;
-        while !queue.is_empty() && Instant::now() < deadline {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        let left = queue.len();
-        if left > 0 {
-            tracing::warn!(left, "stopping although not everything could be published");
-        }
+        tokio::time::sleep(DRAIN_WITHIN).await;
     };
     tokio::select! {
-        () = publisher.run() => Err("ended unasked".to_owned()),
-        () = stopped => Ok(()),
+        () = publisher.run() => match shutdown.has_begun() {
+            true => Ok(()),
+            false => Err("ended unasked".to_owned()),
+        },
+        () = too_long => {
+            tracing::warn!(left = queue.len(), "stopping although not everything could be published");
+            Ok(())
+        }
     }
 }

@@ -162,6 +162,10 @@ pub struct AgentStatus {
     /// Whether the broker confirms what it stores (`JetStream`) or only takes it (`Core`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub delivery: Option<Delivery>,
+    /// Why the broker only takes what it is sent; absent where it stores it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024))]
+    pub delivery_reason: Option<String>,
     /// Objects that were too large for the broker and went out as metadata only.
     pub too_large: i64,
     /// Types that the API server refuses.

@@ -28,6 +28,7 @@ pub struct NatsBuilder {
     name: String,
     port: u16,
     token: Option<String>,
+    store: Option<PathBuf>,
     settings: Map<String, Value>,
 }
 
@@ -40,6 +41,7 @@ impl Lab {
             name: "nats-server".to_owned(),
             port: 4222,
             token: None,
+            store: None,
             settings: Map::from_iter([("http".to_owned(), json!("0.0.0.0:8222"))]),
         }
     }
@@ -55,8 +57,10 @@ impl NatsBuilder {
 
     /// Serves JetStream from files in the lab's directory, which outlive restarts of the server.
     #[must_use]
-    pub fn jetstream(self) -> Self {
-        let store = json!({"store_dir": self.dir.join(format!("{}-store", self.name))});
+    pub fn jetstream(mut self) -> Self {
+        let dir = self.dir.join(format!("{}-store", self.name));
+        let store = json!({"store_dir": dir});
+        self.store = Some(dir);
         self.setting("jetstream", store)
     }
 
@@ -97,7 +101,7 @@ impl NatsBuilder {
         fs::write(&config, serde_json::to_vec_pretty(&self.settings)?)
             .with_context(|| format!("cannot write {}", config.display()))?;
         let daemon = Daemon::new(&self.dir, &self.name, binary).arg("--config").arg(&config);
-        let nats = Nats { daemon, port: self.port, token: self.token };
+        let nats = Nats { daemon, port: self.port, token: self.token, store: self.store };
         nats.start().await?;
         Ok(nats)
     }
@@ -109,6 +113,7 @@ pub struct Nats {
     daemon: Daemon,
     port: u16,
     token: Option<String>,
+    store: Option<PathBuf>,
 }
 
 impl Nats {
@@ -170,6 +175,17 @@ impl Nats {
     /// When it was never started.
     pub async fn kill(&self) -> Result<()> {
         self.daemon.kill().await.map(drop)
+    }
+
+    /// Removes everything that JetStream stored, as a new volume would. The broker must not run.
+    ///
+    /// # Errors
+    /// When the files cannot be removed.
+    pub fn forget_streams(&self) -> Result<()> {
+        match &self.store {
+            Some(store) => fs::remove_dir_all(store).with_context(|| format!("cannot remove {}", store.display())),
+            None => Ok(()),
+        }
     }
 
     /// The broker's process, for its log and memory.

@@ -47,10 +47,10 @@ pub fn router(admin: Admin) -> Router {
 
 /// One object a line, unpacked one by one while the reader takes them.
 async fn snapshot(State(admin): State<Admin>) -> impl IntoResponse {
-    let objects = admin.store.tables().into_iter().flat_map(|(_, _, table)| table.scan()).map(|object| {
-        let mut line = object.body;
+    let objects = admin.store.tables().into_iter().flat_map(|(_, _, table)| table.scan()).filter_map(|object| {
+        let mut line = object.body?;
         line.push(b'\n');
-        Ok::<_, io::Error>(Bytes::from(line))
+        Some(Ok::<_, io::Error>(Bytes::from(line)))
     });
     ([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(futures::stream::iter(objects)))
 }

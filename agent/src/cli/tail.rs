@@ -8,7 +8,7 @@ use futures::StreamExt;
 use serde_json::Value;
 
 use crate::publish::broker::{self, BrokerConfig};
-use crate::publish::publisher::DATA_SUBJECT;
+use crate::publish::parts::DATA_SUBJECT;
 
 /// What to follow.
 #[derive(Args, Debug)]

@@ -14,7 +14,8 @@ pub fn write_ndjson(store: &Store, out: &mut impl Write) -> io::Result<usize> {
     let mut count = 0;
     for (_, _, table) in store.tables() {
         for object in table.scan() {
-            out.write_all(&object.body)?;
+            let Some(body) = object.body else { continue };
+            out.write_all(&body)?;
             out.write_all(b"\n")?;
             count += 1;
         }
@@ -31,7 +32,8 @@ pub fn write_yaml(store: &Store, out: &mut impl Write) -> io::Result<usize> {
     let mut count = 0;
     for (_, _, table) in store.tables() {
         for object in table.scan() {
-            let tree: serde_json::Value = serde_json::from_slice(&object.body)?;
+            let Some(body) = object.body else { continue };
+            let tree: serde_json::Value = serde_json::from_slice(&body)?;
             let text = serde_saphyr::to_string(&tree).map_err(io::Error::other)?;
             out.write_all(b"---\n")?;
             out.write_all(text.as_bytes())?;

@@ -57,12 +57,40 @@ pub struct Deleted<'a> {
 #[error("cannot encode the stored object for publishing: {0}")]
 pub struct EncodeError(#[from] ObjectError);
 
+const HEAD: &[u8] = br#"{"ObjectType":"meshsync-data","EventType":""#;
+const MIDDLE: &[u8] = br#"","Request":null,"Object":"#;
+
+/// The object inside a message that [`data_message`] wrote; `None` for any other message.
+#[must_use]
+pub fn object_of(message: &[u8]) -> Option<&[u8]> {
+    let rest = message.strip_prefix(HEAD)?;
+    let word = [EventType::Added, EventType::Modified, EventType::Deleted]
+        .iter()
+        .find_map(|event| rest.strip_prefix(event.as_str().as_bytes()))?;
+    word.strip_prefix(MIDDLE)?.strip_suffix(b"}")
+}
+
 /// Writes the envelope of a data message around what `object` writes, and hands on what it gives.
-pub(super) fn data_message<R>(event: EventType, out: &mut Vec<u8>, object: impl FnOnce(&mut Vec<u8>) -> R) -> R {
-    out.extend_from_slice(br#"{"ObjectType":"meshsync-data","EventType":""#);
+pub(crate) fn data_message<R>(event: EventType, out: &mut Vec<u8>, object: impl FnOnce(&mut Vec<u8>) -> R) -> R {
+    out.extend_from_slice(HEAD);
     out.extend_from_slice(event.as_str().as_bytes());
-    out.extend_from_slice(br#"","Request":null,"Object":"#);
+    out.extend_from_slice(MIDDLE);
     let result = object(out);
     out.push(b'}');
     result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_object_comes_out_of_the_envelope_as_it_went_in() {
+        for event in [EventType::Added, EventType::Modified, EventType::Deleted] {
+            let mut message = Vec::new();
+            data_message(event, &mut message, |out| out.extend_from_slice(b"{\"a\":{}}"));
+            assert_eq!(object_of(&message), Some(&b"{\"a\":{}}"[..]));
+        }
+        assert_eq!(object_of(b"{}"), None);
+    }
 }

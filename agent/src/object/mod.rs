@@ -22,5 +22,5 @@ pub use event::{EventKind, WatchEvent};
 pub use frame::{FrameError, FrameSplitter};
 pub use identity::{ObjectName, ResourceVersion, Uid};
 pub use list::ListPage;
-pub use prepare::{Prepared, TypeContext, prepare};
+pub use prepare::{PREPARE_REVISION, Prepared, TypeContext, prepare};
 pub use redact::{DATA_PLACEHOLDER, TEXT_PLACEHOLDER};

@@ -11,6 +11,10 @@ use super::identity::{ObjectName, ResourceVersion, Uid};
 use super::redact::{DATA_PLACEHOLDER, SECRET_FIELDS, TEXT_PLACEHOLDER, Traces, write_values_redacted};
 use super::text;
 
+/// Changes whenever the same object is prepared into another body than before: what an earlier version stored is then
+/// compared anew.
+pub const PREPARE_REVISION: u32 = 1;
+
 /// kubectl's copy of the manifest: as large as the object, and with the values of a Secret inside.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 

@@ -15,6 +15,21 @@ use crate::snapshot::TypeId;
 /// NATS clients wait 2 s between two attempts unless told otherwise: this is two attempts and some.
 const GRACE: Duration = Duration::from_secs(5);
 
+/// A message that was sent: enough to make it again.
+#[derive(Clone, Debug)]
+pub(super) struct Note {
+    type_id: TypeId,
+    name: ObjectName,
+    action: Action,
+}
+
+impl Note {
+    /// What `item` said.
+    pub(super) fn of(item: &Item) -> Self {
+        Self { type_id: item.type_id, name: item.name.clone(), action: item.action.clone() }
+    }
+}
+
 /// What was confirmed over a young connection: the last message about each name.
 #[derive(Debug)]
 pub(super) struct Latecomers {
@@ -23,10 +38,11 @@ pub(super) struct Latecomers {
 }
 
 impl Latecomers {
-    /// Begins with a connection.
+    /// Begins with a connection. `unproven` was sent over the last one and may have been lost with it.
     #[must_use]
-    pub(super) fn new(now: Instant) -> Self {
-        Self { until: now + GRACE, sent: HashMap::new() }
+    pub(super) fn new(now: Instant, unproven: Vec<Note>) -> Self {
+        let sent = unproven.into_iter().map(|Note { type_id, name, action }| ((type_id, name), action)).collect();
+        Self { until: now + GRACE, sent }
     }
 
     /// When to call [`Latecomers::repeat`].
@@ -47,5 +63,10 @@ impl Latecomers {
             queue.repeat(type_id, name, action);
         }
         count
+    }
+
+    /// What would have been repeated.
+    pub(super) fn into_notes(self) -> impl Iterator<Item = Note> {
+        self.sent.into_iter().map(|((type_id, name), action)| Note { type_id, name, action })
     }
 }

@@ -1,15 +1,14 @@
-//! From a change in the snapshot to the bytes that a consumer reads.
+//! From a change in the snapshot to a message that the broker has taken.
 
 pub mod broker;
-pub mod envelope;
-pub mod kubernetes;
+mod core;
+pub mod delivery;
 mod latecomers;
-mod members;
-pub mod meshery;
+pub mod message;
 pub mod outbox;
+pub mod parts;
 pub mod presence;
 pub mod publisher;
 pub mod queue;
 mod store_answer;
-
-pub use envelope::{Deleted, Detail, EncodeError, EventType};
+mod stored;

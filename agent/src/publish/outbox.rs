@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use pending::Pending;
 
-use super::envelope::EventType;
+use crate::encode::EventType;
 use crate::object::{ObjectName, Prepared, Uid};
 use crate::snapshot::{Outcome, Removed, Told, TypeId};
 
@@ -127,8 +127,8 @@ pub struct Outbox {
 #[derive(Debug, Default)]
 struct Entry {
     waiting: Option<(Place, Pending)>,
-    /// Since when what is in flight was to be told.
-    in_flight: Option<Instant>,
+    /// Place of what is in flight.
+    in_flight: Option<Place>,
     /// A re-creation may not go out yet.
     held: bool,
 }
@@ -200,7 +200,7 @@ impl Outbox {
                 let (place, pending) = entry.waiting.take()?;
                 let (action, rest) = pending.split();
                 entry.waiting = rest.map(|rest| (place, rest));
-                entry.in_flight = Some(place.since);
+                entry.in_flight = Some(place);
                 Some((place, action))
             })?;
             Some(Item { type_id: key.0, name: key.1, action, place })
@@ -262,7 +262,26 @@ impl Outbox {
     #[must_use]
     pub fn oldest_since(&self) -> Option<Instant> {
         let waiting = self.entries.values().filter_map(|entry| entry.waiting.as_ref()).map(|(place, _)| place.since);
-        waiting.chain(self.entries.values().filter_map(|entry| entry.in_flight)).min()
+        waiting.chain(self.entries.values().filter_map(|entry| entry.in_flight).map(|place| place.since)).min()
+    }
+
+    /// The place that the next change will get.
+    #[must_use]
+    pub fn next_order(&self) -> u64 {
+        self.next_order
+    }
+
+    /// The oldest place at which something about each type waits or is in flight. Looks at every entry.
+    #[must_use]
+    pub fn oldest_orders(&self) -> HashMap<TypeId, u64> {
+        let mut oldest = HashMap::new();
+        for ((type_id, _), entry) in &self.entries {
+            let waiting = entry.waiting.as_ref().map(|(place, _)| place.order);
+            if let Some(order) = waiting.into_iter().chain(entry.in_flight.map(|place| place.order)).min() {
+                oldest.entry(*type_id).and_modify(|least: &mut u64| *least = order.min(*least)).or_insert(order);
+            }
+        }
+        oldest
     }
 
     fn merge(&mut self, key: Key, now: Instant, merge: impl FnOnce(Option<Pending>) -> Option<Pending>) {

@@ -1,12 +1,13 @@
 //! The outbox, shared: watches push, the publisher takes.
 
+use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use tokio::sync::Notify;
 
 use super::outbox::{Action, Change, Item, Next, Outbox};
-use crate::object::{ObjectName, Prepared};
+use crate::object::{ObjectName, Prepared, Uid};
 use crate::snapshot::{Outcome, Removed, Store, TypeId};
 
 /// A shared [`Outbox`]. Pushing never waits for the broker: an API server cuts off watchers that read too slowly.
@@ -46,6 +47,12 @@ impl Queue {
         }
     }
 
+    /// Queues the newest state of one object.
+    pub fn upsert(&self, type_id: TypeId, name: ObjectName, uid: Uid) {
+        self.lock().push(Change::Upsert { type_id, name, uid }, Instant::now());
+        self.pushed.notify_one();
+    }
+
     /// See [`Outbox::repeat`].
     pub fn repeat(&self, type_id: TypeId, name: ObjectName, action: Action) {
         self.lock().repeat(type_id, name, action, Instant::now());
@@ -81,6 +88,18 @@ impl Queue {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.lock().is_empty()
+    }
+
+    /// See [`Outbox::next_order`].
+    #[must_use]
+    pub fn next_order(&self) -> u64 {
+        self.lock().next_order()
+    }
+
+    /// See [`Outbox::oldest_orders`].
+    #[must_use]
+    pub fn oldest_orders(&self) -> HashMap<TypeId, u64> {
+        self.lock().oldest_orders()
     }
 
     /// Since when the oldest change waits.

@@ -1,40 +1,113 @@
 //! Sends everything that is held to one who asked.
 
-use async_nats::{Client, PublishError};
+use std::sync::Arc;
 
-use super::meshery::{Pushed, StoreReply};
-use crate::snapshot::Store;
+use async_nats::Client;
+use async_nats::jetstream::stream::Stream;
+use meshsync_crds::agent_config::PublishFormat;
+use meshsync_crds::discovery::ServedType;
 
-/// Sends the whole of `store` to `reply`, objects of one type after the other; gives their number.
-///
-/// # Errors
-/// When the client is closed.
-pub(super) async fn send_store(
+use super::message::Encoding;
+use super::parts::Problem;
+use crate::encode::EventType;
+use crate::encode::envelope::object_of;
+use crate::encode::meshery::{Pushed, StoreReply};
+use crate::object::ObjectName;
+use crate::snapshot::{Store, Table};
+use crate::stream::{Subjects, TypeKey, read_bodies};
+
+/// An answer under way.
+struct Answer<'a> {
+    client: &'a Client,
+    reply: &'a str,
+    messages: StoreReply,
+    objects: u64,
+}
+
+/// Sends the whole of `store` to `reply`, objects of one type after the other; gives their number. Bodies that are not
+/// held are read from the stream.
+pub(super) async fn send(
     client: &Client,
     store: &Store,
-    cluster_id: &str,
+    encoding: &Encoding,
+    stream: Option<(&Stream, &Subjects)>,
     reply: &str,
-) -> Result<u64, PublishError> {
-    let mut answer = StoreReply::new(cluster_id, client.server_info().max_payload);
-    let mut objects = 0;
+) -> Result<u64, Problem> {
+    let messages = StoreReply::new(&encoding.cluster_id, client.max_payload());
+    let mut answer = Answer { client, reply, messages, objects: 0 };
     for (_, served, table) in store.tables() {
-        for object in table.scan() {
-            match answer.push(&object.body) {
-                Ok((Pushed::TooLarge, _)) => {
-                    tracing::warn!(r#type = %served, object = %object.name, "too large for the broker: left out");
-                }
-                Ok((_, full)) => {
-                    objects += 1;
-                    if let Some(full) = full {
-                        client.publish(reply.to_owned(), full.into()).await?;
-                    }
-                }
-                Err(error) => tracing::error!(r#type = %served, object = %object.name, %error, "left out"),
-            }
+        let stream = stream.filter(|_| table.lacks_bodies());
+        match stream {
+            None => answer.add_table(&served, &table).await?,
+            Some((stream, subjects)) => answer.add_stored(&served, encoding, stream, subjects).await?,
         }
     }
-    for last in answer.finish() {
-        client.publish(reply.to_owned(), last.into()).await?;
+    for last in answer.messages.finish() {
+        publish(client, reply, last).await?;
     }
-    Ok(objects)
+    Ok(answer.objects)
+}
+
+impl Answer<'_> {
+    async fn add_table(&mut self, served: &ServedType, table: &Arc<Table>) -> Result<(), Problem> {
+        for object in table.scan() {
+            if let Some(body) = object.body {
+                let pushed = self.messages.push(&body).map_err(|error| error.to_string());
+                self.pushed(served, &object.name, pushed).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn add_stored(
+        &mut self,
+        served: &ServedType,
+        encoding: &Encoding,
+        stream: &Stream,
+        subjects: &Subjects,
+    ) -> Result<(), Problem> {
+        // Compared to what is read here, what may come meanwhile is little: a type at a time is held.
+        let mut entries = Vec::new();
+        let filter = subjects.objects_of(&TypeKey::from(served));
+        read_bodies(stream, subjects, filter, |entry| {
+            if entry.stamp.event != EventType::Deleted {
+                entries.push((entry.name, entry.payload));
+            }
+        })
+        .await?;
+        for (name, message) in entries {
+            let Some(object) = object_of(&message) else { continue };
+            let pushed = match encoding.format {
+                PublishFormat::Meshery => Ok(self.messages.push_encoded(object)),
+                PublishFormat::Kubernetes => self.messages.push(object).map_err(|error| error.to_string()),
+            };
+            self.pushed(served, &name, pushed).await?;
+        }
+        Ok(())
+    }
+
+    async fn pushed(
+        &mut self,
+        served: &ServedType,
+        name: &ObjectName,
+        pushed: Result<(Pushed, Option<Vec<u8>>), String>,
+    ) -> Result<(), Problem> {
+        match pushed {
+            Ok((Pushed::TooLarge, _)) => {
+                tracing::warn!(r#type = %served, object = %name, "too large for the broker: left out");
+            }
+            Ok((_, full)) => {
+                self.objects += 1;
+                if let Some(full) = full {
+                    publish(self.client, self.reply, full).await?;
+                }
+            }
+            Err(error) => tracing::error!(r#type = %served, object = %name, error, "left out"),
+        }
+        Ok(())
+    }
+}
+
+async fn publish(client: &Client, subject: &str, message: Vec<u8>) -> Result<(), Problem> {
+    client.publish(subject.to_owned(), message.into()).await.map_err(|error| Problem(error.to_string()))
 }

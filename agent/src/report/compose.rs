@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use meshsync_crds::{AgentPhase, AgentStatus, Delivery, RefusedType};
+use meshsync_crds::{AgentPhase, AgentStatus, RefusedType};
 
 use crate::discover::InForce;
+use crate::publish::delivery::DeliveryState;
 use crate::watch::{Phase, TypeReport};
 
 /// Refused types that are told one by one; the schema takes no more.
@@ -31,6 +32,8 @@ pub struct Facts {
     pub behind_since: Option<Timestamp>,
     /// Whether there is a connection to the broker.
     pub broker_up: bool,
+    /// How messages are delivered.
+    pub delivery: DeliveryState,
     /// Objects that went out as metadata only.
     pub too_large: u64,
     /// Name of the pod.
@@ -64,6 +67,9 @@ pub fn compose(facts: Facts) -> AgentStatus {
     } else if behind_since.is_some() {
         reasons.push("the broker takes changes more slowly than they come".to_owned());
     }
+    if let Some(refusal) = &facts.delivery.refusal {
+        reasons.push(format!("the stream refuses messages: {refusal}"));
+    }
     let behind = count(&[Phase::Behind]);
     if behind > 0 {
         reasons.push(format!("{behind} watches are being opened again"));
@@ -87,7 +93,8 @@ pub fn compose(facts: Facts) -> AgentStatus {
         objects: to_i64(facts.objects),
         outbox: to_i64(facts.outbox),
         behind_since: behind_since.map(Time),
-        delivery: Some(Delivery::Core),
+        delivery: facts.delivery.mode,
+        delivery_reason: Some(cut(&facts.delivery.reason)).filter(|reason| !reason.is_empty()),
         too_large: i64::try_from(facts.too_large).unwrap_or(i64::MAX),
         refused,
         pod: facts.pod,

@@ -1,6 +1,8 @@
 //! The last known state of every watched object, compressed, with what consumers have been told about each.
 
 mod codec;
+mod digest;
+mod restore;
 mod rows;
 mod scan;
 mod state;
@@ -10,6 +12,8 @@ mod table;
 pub(crate) mod tests;
 
 pub use codec::{Codec, Packed};
+pub use digest::Digest;
+pub use restore::{Restored, Stored};
 pub use scan::Scan;
 pub use store::{Store, TypeId};
-pub use table::{Object, Outcome, Relist, Removed, Table, TableStats, Told};
+pub use table::{Confirmation, Object, Outcome, Relist, Removed, Table, TableStats, Told};

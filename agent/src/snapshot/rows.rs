@@ -15,10 +15,22 @@ pub(super) struct Row {
     pub(super) name: ObjectName,
     pub(super) resource_version: ResourceVersion,
     pub(super) hash: u64,
-    pub(super) body: Packed,
+    /// None for an object that was read back from the stream, and, where bodies are not kept, once consumers have it.
+    pub(super) body: Option<Packed>,
     pub(super) told: Told,
+    /// Hash of the state that was last confirmed; means nothing before one was.
+    pub(super) confirmed_hash: u64,
+    /// Sequence of that state in the stream; 0 where there is no stream or no message.
+    pub(super) sequence: u64,
     /// Number of the last re-list that saw the object.
     pub(super) seen: u32,
+}
+
+impl Row {
+    /// Whether consumers have been told of just this state.
+    pub(super) fn is_confirmed(&self) -> bool {
+        self.told == Told::Yes && self.confirmed_hash == self.hash
+    }
 }
 
 /// Rows in slots that are used again, found by uid and by name.

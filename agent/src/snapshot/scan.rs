@@ -31,10 +31,7 @@ impl Iterator for Scan {
     fn next(&mut self) -> Option<Object> {
         loop {
             if let Some(row) = self.batch.next() {
-                match unpack(row, &self.codec) {
-                    Some(object) => return Some(object),
-                    None => continue,
-                }
+                return Some(unpack(row, &self.codec));
             }
             let (rows, next, codec) = self.table.copy_rows(self.next?, BATCH);
             self.batch = rows.into_iter();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::codec::{Codec, Packed};
 use super::rows::{Row, Rows};
-use super::table::{Outcome, Removed, TableStats, Told};
+use super::table::{Confirmation, Outcome, Removed, TableStats, Told};
 use crate::object::{Prepared, ResourceVersion, Uid};
 
 /// A dictionary is trained once a table holds this many objects.
@@ -20,9 +20,11 @@ pub(super) struct State {
     relist: u32,
     /// Set while that re-list is running.
     running: Option<Running>,
+    /// Whether the rows are known to be all that exist: a list was finished, or a watch goes on from where one left off.
+    pub(super) complete: bool,
     body_bytes: usize,
     packed_bytes: usize,
-    closed: bool,
+    pub(super) closed: bool,
 }
 
 /// What only a running re-list needs.
@@ -47,16 +49,26 @@ impl State {
             return Outcome::Stale;
         }
         row.resource_version = prepared.resource_version.clone();
-        if row.hash == prepared.hash && row.name == prepared.name {
+        let unchanged = row.hash == prepared.hash && row.name == prepared.name;
+        if unchanged && row.body.is_some() {
             return Outcome::Unchanged;
         }
-        let body = self.codec.pack(&prepared.body);
         row.hash = prepared.hash;
-        let before = std::mem::replace(&mut row.body, body);
-        self.packed_bytes += row.body.packed_len();
-        self.body_bytes += row.body.len();
-        self.forget_size(&before);
-        Outcome::Modified
+        // What could not be sent for want of its body can be now.
+        let outcome = if unchanged && row.is_confirmed() { Outcome::Unchanged } else { Outcome::Modified };
+        let body = self.codec.pack(&prepared.body);
+        self.packed_bytes += body.packed_len();
+        self.body_bytes += body.len();
+        let before = row.body.replace(body);
+        self.forget_size(before.as_ref());
+        outcome
+    }
+
+    pub(super) fn confirm(&mut self, uid: &Uid, confirmation: Confirmation) {
+        let Some(row) = self.rows.find_mut(uid) else { return };
+        row.told = Told::Yes;
+        row.confirmed_hash = confirmation.hash;
+        row.sequence = confirmation.sequence;
     }
 
     fn insert(&mut self, prepared: &Prepared) -> Outcome {
@@ -78,8 +90,10 @@ impl State {
             name: name.clone(),
             resource_version: resource_version.clone(),
             hash: *hash,
-            body,
+            body: Some(body),
             told: Told::No,
+            confirmed_hash: 0,
+            sequence: 0,
             seen: self.relist,
         });
         if !self.trained && self.rows.len() >= TRAIN_AT {
@@ -91,15 +105,16 @@ impl State {
     /// Trains a dictionary on the rows there are and packs them again with it.
     fn train(&mut self) {
         self.trained = true;
-        let bodies: Vec<_> = self.rows.iter().filter_map(|row| self.codec.unpack(&row.body)).collect();
+        let packed = self.rows.iter().filter_map(|row| row.body.as_ref());
+        let bodies: Vec<_> = packed.filter_map(|body| self.codec.unpack(body)).collect();
         let Some(codec) = Codec::train(bodies.iter().map(Vec::as_slice)) else { return };
         let before = std::mem::replace(&mut self.codec, Arc::new(codec));
         self.packed_bytes = 0;
-        for row in self.rows.iter_mut() {
-            if let Some(body) = before.unpack(&row.body) {
-                row.body = self.codec.pack(&body);
+        for packed in self.rows.iter_mut().filter_map(|row| row.body.as_mut()) {
+            if let Some(body) = before.unpack(packed) {
+                *packed = self.codec.pack(&body);
             }
-            self.packed_bytes += row.body.packed_len();
+            self.packed_bytes += packed.packed_len();
         }
     }
 
@@ -123,7 +138,7 @@ impl State {
 
     pub(super) fn remove(&mut self, uid: &Uid) -> Option<Removed> {
         let row = self.rows.remove(uid)?;
-        self.forget_size(&row.body);
+        self.forget_size(row.body.as_ref());
         if let Some(running) = &mut self.running {
             running.departed.insert(row.uid.clone(), row.resource_version.clone());
         }
@@ -137,7 +152,8 @@ impl State {
         !prepared.uid.is_named() || !last.is_older_than(&prepared.resource_version)
     }
 
-    fn forget_size(&mut self, body: &Packed) {
+    fn forget_size(&mut self, body: Option<&Packed>) {
+        let Some(body) = body else { return };
         self.body_bytes = self.body_bytes.saturating_sub(body.len());
         self.packed_bytes = self.packed_bytes.saturating_sub(body.packed_len());
     }
@@ -174,8 +190,9 @@ impl State {
         }
         let gone = self.rows.remove_unless(|row| row.seen == number);
         for row in &gone {
-            self.forget_size(&row.body);
+            self.forget_size(row.body.as_ref());
         }
+        self.complete = true;
         gone.into_iter().map(Removed::from).collect()
     }
 

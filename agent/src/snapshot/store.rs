@@ -33,6 +33,17 @@ struct TypeKey {
     kind: String,
 }
 
+impl State {
+    fn intern(&mut self, served: &ServedType) -> TypeId {
+        let ServedType { group, version, plural, kind, .. } = served.clone();
+        *self.ids.entry(TypeKey { group, version, plural, kind }).or_insert_with(|| {
+            self.types.push(Arc::new(served.clone()));
+            // Types come from discovery documents of some hundred entries.
+            TypeId(u32::try_from(self.types.len() - 1).unwrap_or(u32::MAX))
+        })
+    }
+}
+
 impl Store {
     /// A store without tables.
     #[must_use]
@@ -50,15 +61,14 @@ impl Store {
 
     /// The id and the table of a type, made if there is none.
     pub fn open(&self, served: &ServedType) -> (TypeId, Arc<Table>) {
-        let ServedType { group, version, plural, kind, .. } = served.clone();
         let mut state = self.write();
-        let State { types, ids, tables } = &mut *state;
-        let id = *ids.entry(TypeKey { group, version, plural, kind }).or_insert_with(|| {
-            types.push(Arc::new(served.clone()));
-            // Types come from discovery documents of some hundred entries.
-            TypeId(u32::try_from(types.len() - 1).unwrap_or(u32::MAX))
-        });
-        (id, Arc::clone(tables.entry(id).or_insert_with(Table::new)))
+        let id = state.intern(served);
+        (id, Arc::clone(state.tables.entry(id).or_default()))
+    }
+
+    /// The id of a type, whether or not it has a table.
+    pub fn intern(&self, served: &ServedType) -> TypeId {
+        self.write().intern(served)
     }
 
     /// What is known about a type, also after it was dropped.

@@ -2,7 +2,11 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use tokio::sync::Notify;
+
 use super::codec::Codec;
+use super::digest::Digest;
+use super::restore::{Restored, Stored};
 use super::rows::Row;
 use super::scan::Scan;
 use super::state::State;
@@ -47,13 +51,24 @@ pub struct Removed {
     pub resource_version: ResourceVersion,
     /// Whether consumers have to be told.
     pub told: Told,
+    /// Sequence of the last message about it in the stream; 0 where there is none.
+    pub sequence: u64,
 }
 
 impl From<Row> for Removed {
     fn from(row: Row) -> Self {
-        let Row { uid, name, resource_version, told, hash: _, body: _, seen: _ } = row;
-        Self { uid, name, resource_version, told }
+        let Row { uid, name, resource_version, told, sequence, hash: _, confirmed_hash: _, body: _, seen: _ } = row;
+        Self { uid, name, resource_version, told, sequence }
     }
+}
+
+/// What is confirmed about an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Confirmation {
+    /// Hash of the state that was sent.
+    pub hash: u64,
+    /// Its sequence in the stream; 0 where there is no stream.
+    pub sequence: u64,
 }
 
 /// A copy of one row, its body unpacked.
@@ -69,8 +84,12 @@ pub struct Object {
     pub hash: u64,
     /// What consumers knew when the copy was made.
     pub told: Told,
-    /// See [`Prepared::body`].
-    pub body: Vec<u8>,
+    /// Whether they had been told of just this state.
+    pub confirmed: bool,
+    /// Sequence of the last message about it in the stream; 0 where there is none.
+    pub sequence: u64,
+    /// See [`Prepared::body`]; `None` where the table does not hold it.
+    pub body: Option<Vec<u8>>,
 }
 
 /// Size of a table.
@@ -88,6 +107,7 @@ pub struct TableStats {
 #[derive(Default)]
 pub struct Table {
     state: Mutex<State>,
+    list_wanted: Notify,
 }
 
 impl Table {
@@ -141,7 +161,7 @@ impl Table {
         let row = state.rows.find(uid)?.clone();
         let codec = Arc::clone(&state.codec);
         drop(state);
-        unpack(row, &codec)
+        Some(unpack(row, &codec))
     }
 
     /// A copy of the object of that name.
@@ -151,7 +171,7 @@ impl Table {
         let row = state.rows.find_named(name)?.clone();
         let codec = Arc::clone(&state.codec);
         drop(state);
-        unpack(row, &codec)
+        Some(unpack(row, &codec))
     }
 
     /// A copy of the object in order to send it: from here on consumers may know it, so its delete will be published.
@@ -164,14 +184,59 @@ impl Table {
         row.told = row.told.max(Told::Maybe);
         let codec = Arc::clone(&state.codec);
         drop(state);
-        unpack(copy, &codec)
+        Some(unpack(copy, &codec))
     }
 
-    /// Notes that consumers have been told of the object. Without effect if it has left.
-    pub fn confirm(&self, uid: &Uid) {
+    /// Notes what consumers have been told of the object. Without effect if it has left.
+    pub fn confirm(&self, uid: &Uid, confirmation: Confirmation) {
+        self.lock().confirm(uid, confirmation);
+    }
+
+    /// Forgets which messages the stream holds, before they are read back through [`Table::restore`].
+    pub fn forget_stored(&self) {
+        self.lock().forget_stored();
+    }
+
+    /// Brings in what the stream holds about one object.
+    #[must_use = "a difference must reach the outbox"]
+    pub fn restore(&self, stored: Stored) -> Restored {
+        self.lock().restore(stored)
+    }
+
+    /// Objects that consumers were told of and that [`Table::restore`] did not meet since [`Table::forget_stored`].
+    #[must_use = "what the stream lost has to be sent again"]
+    pub fn lost(&self) -> Vec<(Uid, ObjectName)> {
+        self.lock().lost()
+    }
+
+    /// Asks for a list: an object is to be sent whose body is not here. When the list brings it, it is sent.
+    pub fn want_body(&self, uid: &Uid) {
         if let Some(row) = self.lock().rows.find_mut(uid) {
-            row.told = Told::Yes;
+            row.confirmed_hash = !row.hash;
+            self.list_wanted.notify_one();
         }
+    }
+
+    /// Whether there are objects whose body is not here.
+    #[must_use]
+    pub fn lacks_bodies(&self) -> bool {
+        self.lock().rows.iter().any(|row| row.body.is_none())
+    }
+
+    /// Waits until somebody wants a list.
+    pub async fn list_wanted(&self) {
+        self.list_wanted.notified().await;
+    }
+
+    /// Number of the objects that are stored in the stream, and a digest of them that does not depend on their order.
+    #[must_use]
+    pub fn stored_digest(&self) -> Digest {
+        self.lock().stored_digest()
+    }
+
+    /// Takes the objects for all that existed at the position that a watch now goes on from, as a finished list does.
+    pub fn resume(&self) {
+        self.lock().resume();
     }
 
     /// Uid and name of every object, in no particular order.
@@ -246,8 +311,9 @@ impl Drop for Relist {
     }
 }
 
-pub(super) fn unpack(row: Row, codec: &Codec) -> Option<Object> {
-    let body = codec.unpack(&row.body)?;
-    let Row { uid, name, resource_version, hash, told, body: _, seen: _ } = row;
-    Some(Object { uid, name, resource_version, hash, told, body })
+pub(super) fn unpack(row: Row, codec: &Codec) -> Object {
+    let confirmed = row.is_confirmed();
+    let Row { uid, name, resource_version, hash, told, sequence, body, confirmed_hash: _, seen: _ } = row;
+    let body = body.and_then(|packed| codec.unpack(&packed));
+    Object { uid, name, resource_version, hash, told, confirmed, sequence, body }
 }

@@ -24,7 +24,7 @@ pub(crate) fn object(name: &str, uid: &str, version: u64, content: &str) -> Prep
     prepare(raw.as_bytes(), &context).unwrap()
 }
 
-fn served(plural: &str, verbs: &[&str]) -> ServedType {
+pub(crate) fn served(plural: &str, verbs: &[&str]) -> ServedType {
     ServedType {
         group: "example.com".to_owned(),
         version: "v1".to_owned(),
@@ -43,6 +43,7 @@ fn names(removed: &[Removed]) -> BTreeSet<String> {
     removed.iter().map(|one| one.name.name().to_owned()).collect()
 }
 
+const CONFIRMED: Confirmation = Confirmation { hash: 1, sequence: 1 };
 const ADDED: Outcome = Outcome::Added { replaced: None };
 
 #[test]
@@ -54,7 +55,7 @@ fn states_are_told_apart_by_content_and_order() {
     assert_eq!(table.upsert(&object("a", "u1", 5, "old")), Outcome::Stale);
     assert_eq!(table.upsert(&object("a", "u1", 7, "two")), Outcome::Modified);
     let copy = table.get(&Uid::new("u1")).unwrap();
-    assert_eq!(copy.body, object("a", "u1", 7, "two").body);
+    assert_eq!(copy.body, Some(object("a", "u1", 7, "two").body));
     assert_eq!(copy.resource_version.to_string(), "7");
     assert_eq!(table.get_named(&ObjectName::new(Some("ns"), "a")), Some(copy));
     assert_eq!(table.get_named(&ObjectName::new(None, "a")), None);
@@ -64,7 +65,7 @@ fn states_are_told_apart_by_content_and_order() {
 fn a_new_incarnation_pushes_out_the_one_whose_delete_was_missed() {
     let table = Table::new();
     table.upsert(&object("a", "u1", 5, "one"));
-    table.confirm(&Uid::new("u1"));
+    table.confirm(&Uid::new("u1"), CONFIRMED);
     let Outcome::Added { replaced: Some(removed) } = table.upsert(&object("a", "u2", 9, "one")) else {
         panic!("the old incarnation stays")
     };
@@ -138,7 +139,7 @@ fn what_was_handed_out_may_be_known() {
     let uid = Uid::new("u1");
     assert_eq!(table.get_to_publish(&uid).unwrap().told, Told::No);
     assert_eq!(table.get(&uid).unwrap().told, Told::Maybe);
-    table.confirm(&uid);
+    table.confirm(&uid, CONFIRMED);
     assert_eq!(table.get_to_publish(&uid).unwrap().told, Told::Yes);
     assert_eq!(table.remove(&uid).unwrap().told, Told::Yes);
     assert_eq!(table.get_to_publish(&uid), None);
@@ -163,7 +164,7 @@ fn a_dictionary_makes_bodies_small_and_keeps_them_whole() {
     let each = stats.packed_bytes.saturating_sub(codec_memory) / 400;
     assert!(each < 150, "{each} bytes each");
     for prepared in &all {
-        assert_eq!(table.get(&prepared.uid).unwrap().body, prepared.body);
+        assert_eq!(table.get(&prepared.uid).unwrap().body, Some(prepared.body.clone()));
     }
     for prepared in &all {
         table.remove(&prepared.uid);

@@ -14,6 +14,7 @@ use super::board::{Board, Phase};
 use super::type_loop::{Shared, Sink, WatchSpec, run};
 use crate::publish::queue::Queue;
 use crate::snapshot::{Store, TypeId};
+use crate::stream::Progress;
 
 /// First lists at the same time: more make a start no faster and peak memory higher.
 const FIRST_LISTS: usize = 4;
@@ -37,6 +38,8 @@ pub struct FleetDeps {
     pub retry: watch::Receiver<u64>,
     /// Told when the server does not know a type any more.
     pub rediscover: Arc<Notify>,
+    /// How far each watch is, and where it may begin.
+    pub progress: Arc<Progress>,
 }
 
 /// The loops that run.
@@ -75,6 +78,7 @@ impl Fleet {
             first_lists: Semaphore::new(FIRST_LISTS),
             retry: deps.retry.clone(),
             rediscover: Arc::clone(&deps.rediscover),
+            progress: Arc::clone(&deps.progress),
         });
         Self { deps, shared, running: BTreeMap::new() }
     }
@@ -141,6 +145,7 @@ impl Fleet {
         let type_id = running.type_id;
         running.end().await;
         self.deps.board.remove(name);
+        self.deps.progress.forget(type_id);
         let removed = self.deps.store.drop_type(type_id);
         let count = removed.len();
         self.deps.queue.delete(type_id, removed);

@@ -17,7 +17,8 @@ const TIMEOUT: Duration = Duration::from_secs(300);
 /// a peer that vanished without a word would otherwise leave the snapshot stale for as long as TCP believes in it.
 const SILENCE: Duration = Duration::from_secs(150);
 
-/// Reads events into `sink` until the connection ends; `version` is always where a new one may go on.
+/// Reads events into `sink` until the connection ends; `version` is always where a new one may go on, and `advanced` is
+/// told it after each chunk of events.
 ///
 /// `Ok` is the orderly end after the time that was asked for.
 pub(super) async fn watch(
@@ -25,6 +26,7 @@ pub(super) async fn watch(
     source: &Source,
     sink: &Sink,
     version: &mut ResourceVersion,
+    mut advanced: impl FnMut(&ResourceVersion),
 ) -> Result<(), RequestError> {
     let timeout = TIMEOUT + TIMEOUT.mul_f64(jitter());
     let request = source.watch_request(&version.to_string(), timeout)?;
@@ -42,7 +44,10 @@ pub(super) async fn watch(
         loop {
             match frames.next_frame() {
                 Ok(Some(frame)) => take(frame, sink, version)?,
-                Ok(None) => break,
+                Ok(None) => {
+                    advanced(version);
+                    break;
+                }
                 // Its object is stale until the next list; everything after it is not.
                 Err(error) => sink.unreadable(&error),
             }

@@ -76,7 +76,7 @@ impl Scene {
     /// Watches from version 10; gives the end and where the next watch would go on.
     async fn watch(&self) -> (Result<(), RequestError>, String) {
         let mut version = ResourceVersion::new("10");
-        let end = watch(&self.client, &Source::of(&spec()), &self.sink, &mut version).await;
+        let end = watch(&self.client, &Source::of(&spec()), &self.sink, &mut version, |_| {}).await;
         (end, version.to_string())
     }
 

@@ -11,15 +11,17 @@ use meshsync_crds::selection::SelectedType;
 use meshsync_runtime::readiness::Gate;
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::board::{Board, Phase};
 use super::list::list;
 use super::pace::{Pace, jitter};
 use super::request::{RequestError, Source};
 use super::stream::watch as watch_once;
-use crate::object::{ObjectError, Prepared, ResourceVersion, TypeContext, prepare};
+use crate::object::{ObjectError, PREPARE_REVISION, Prepared, ResourceVersion, TypeContext, prepare};
 use crate::publish::queue::Queue;
 use crate::snapshot::{Store, Table, TypeId};
+use crate::stream::{Position, Progress, TypeKey};
 
 /// Shortest time between two openings of one watch: a server that ends each at once must not be asked thousands of
 /// times a second.
@@ -36,6 +38,19 @@ pub struct WatchSpec {
     pub namespaces: NamespaceSelection,
 }
 
+impl WatchSpec {
+    /// Tells whether a position of an earlier process is one of the same watch: anything that decides which objects are
+    /// published, and with what in them, makes another one.
+    pub(super) fn fingerprint(&self) -> u64 {
+        let Self { selected: SelectedType { served, metadata_only }, secrets, namespaces } = self;
+        let NamespaceSelection { include, exclude } = namespaces;
+        let (api_version, kind) = (served.api_version(), &served.kind);
+        let all =
+            format!("{api_version} {kind} {metadata_only} {secrets:?} {include:?} {exclude:?} {PREPARE_REVISION}");
+        xxh3_64(all.as_bytes())
+    }
+}
+
 /// Where the objects of one type go.
 pub(super) struct Sink {
     pub(super) name: String,
@@ -43,6 +58,8 @@ pub(super) struct Sink {
     pub(super) table: Arc<Table>,
     pub(super) queue: Arc<Queue>,
     pub(super) board: Arc<Board>,
+    key: TypeKey,
+    fingerprint: u64,
     context: TypeContext,
     namespaces: NamespaceSelection,
 }
@@ -57,7 +74,21 @@ impl Sink {
         let served = &spec.selected.served;
         let mut context = TypeContext::new(served, spec.secrets);
         context.metadata_only = spec.selected.metadata_only;
-        Self { name: served.name(), type_id, table, queue, board, context, namespaces: spec.namespaces.clone() }
+        Self {
+            name: served.name(),
+            type_id,
+            table,
+            queue,
+            board,
+            key: TypeKey::from(served),
+            fingerprint: spec.fingerprint(),
+            context,
+            namespaces: spec.namespaces.clone(),
+        }
+    }
+
+    fn position(&self, version: &ResourceVersion) -> Position {
+        Position { key: self.key.clone(), version: version.clone(), fingerprint: self.fingerprint }
     }
 
     /// Takes in a state of an object; gives its version.
@@ -129,6 +160,8 @@ pub(super) struct Shared {
     pub(super) retry: watch::Receiver<u64>,
     /// Told when the server does not know a type any more.
     pub(super) rediscover: Arc<Notify>,
+    /// How far each watch is, and where it may begin.
+    pub(super) progress: Arc<Progress>,
 }
 
 /// Runs until `stop`. `gate` opens when the first list is complete.
@@ -162,6 +195,8 @@ struct TypeLoop {
 
 impl TypeLoop {
     async fn forever(&mut self) {
+        self.shared.progress.begin().await;
+        self.go_on_from_checkpoint();
         loop {
             let opened = Instant::now();
             match self.once().await {
@@ -174,7 +209,19 @@ impl TypeLoop {
         }
     }
 
-    /// A list if one is needed, then one watch to its end.
+    /// Begins where an earlier process left off, if what it stored was read back.
+    fn go_on_from_checkpoint(&mut self) {
+        let Sink { key, fingerprint, table, name, .. } = &self.sink;
+        let Some(version) = self.shared.progress.take_checkpoint(key, *fingerprint) else { return };
+        tracing::debug!(r#type = name, %version, objects = table.len(), "going on from a checkpoint");
+        table.resume();
+        self.version = Some(version);
+        if let Some(gate) = self.gate.take() {
+            gate.open();
+        }
+    }
+
+    /// A list if one is needed, then one watch to its end, or until somebody wants a list.
     async fn once(&mut self) -> Result<(), RequestError> {
         let mut version = match self.version.clone() {
             Some(version) => version,
@@ -182,7 +229,17 @@ impl TypeLoop {
         };
         self.sink.board.set_phase(&self.sink.name, Phase::Live);
         self.pace.healthy(Instant::now());
-        let end = watch_once(&self.shared.client, &self.source, &self.sink, &mut version).await;
+        let Self { shared, source, sink, .. } = self;
+        shared.progress.advance(sink.type_id, sink.position(&version));
+        let advanced = |version: &ResourceVersion| shared.progress.advance(sink.type_id, sink.position(version));
+        let end = tokio::select! {
+            end = watch_once(&shared.client, source, sink, &mut version, advanced) => end,
+            () = sink.table.list_wanted() => {
+                tracing::debug!(r#type = sink.name, "listing again: objects are to be sent that are not held");
+                self.version = None;
+                return Ok(());
+            }
+        };
         self.version = Some(version);
         end
     }

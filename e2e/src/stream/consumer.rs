@@ -6,12 +6,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
+use async_nats::jetstream::consumer::push;
 use async_nats::{Client, Message, Subscriber};
 use bytes::Bytes;
 use futures::StreamExt as _;
 
 use super::view::{Key, View, store_part};
 
+/// Subjects of the stored state.
+const STATE_SUBJECTS: &str = "meshsync.state.>";
 /// Subject of the resources in Meshery's format.
 pub const CORE_SUBJECT: &str = "meshery.meshsync.core";
 /// Subjects of everything that the agent tells.
@@ -98,6 +101,24 @@ impl Consumer {
             question: None,
         };
         let task = tokio::spawn(asker.run(core, presence, answers));
+        Ok(Self { view, anew: Arc::default(), task })
+    }
+
+    /// Reads the stored state and follows it, never asking anybody: the view is what the stream holds. `needle` is searched
+    /// for in every payload.
+    ///
+    /// # Errors
+    /// When the broker cannot be reached.
+    pub async fn stored(client: Client, needle: Option<&str>) -> Result<Self> {
+        let view = Arc::new(Mutex::new(View::default()));
+        let (shared, needle) = (Arc::clone(&view), needle.map(|needle| needle.as_bytes().to_vec()));
+        let task = tokio::spawn(async move {
+            loop {
+                // There may be no stream yet, or not any more: then it is begun with again.
+                let _over = follow_state(&client, &shared, needle.as_deref()).await;
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+        });
         Ok(Self { view, anew: Arc::default(), task })
     }
 
@@ -203,6 +224,24 @@ impl Asker {
             Err(reason) => view.note_malformed(&reason, &message.payload),
         }
     }
+}
+
+/// Reads the one stream of a cluster's state from its beginning and on, into a view of its own.
+async fn follow_state(client: &Client, view: &Mutex<View>, needle: Option<&[u8]>) -> Result<()> {
+    let context = async_nats::jetstream::new(client.clone());
+    let name = context.stream_by_subject(STATE_SUBJECTS).await?;
+    let stream = context.get_stream_no_info(name).await?;
+    let config = push::OrderedConfig {
+        deliver_subject: client.new_inbox(),
+        filter_subject: STATE_SUBJECTS.to_owned(),
+        ..push::OrderedConfig::default()
+    };
+    let mut messages = stream.create_consumer(config).await?.messages().await?;
+    *lock(view) = View::default();
+    while let Some(message) = messages.next().await {
+        lock(view).receive(message?.message.payload, needle);
+    }
+    Ok(())
 }
 
 fn lock(view: &Mutex<View>) -> MutexGuard<'_, View> {

@@ -62,6 +62,12 @@ impl View {
         self.objects.is_empty()
     }
 
+    /// Messages of all kinds.
+    #[must_use]
+    pub fn events(&self) -> u64 {
+        self.added + self.modified + self.deleted
+    }
+
     /// Number of objects of one kind, such as `("v1", "ConfigMap")`.
     #[must_use]
     pub fn count(&self, api_version: &str, kind: &str) -> usize {

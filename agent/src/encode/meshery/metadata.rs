@@ -2,10 +2,10 @@
 
 use std::borrow::Cow;
 
+use crate::encode::Detail;
+use crate::encode::members::Members;
 use crate::object::fields::{Field, find, split};
 use crate::object::{ObjectError, text};
-use crate::publish::Detail;
-use crate::publish::members::Members;
 
 /// Label in which Meshery keeps the id of the design that an object was deployed from.
 const DESIGN_LABEL: &str = "design.meshery.io/id";

@@ -4,8 +4,8 @@ use std::borrow::Cow;
 
 use serde::Deserialize;
 
+use crate::encode::members::Members;
 use crate::object::text::write_literal;
-use crate::publish::members::Members;
 
 /// What node ports are reached at, as far as a cluster can tell.
 const NODE_ADDRESS: &str = "localhost";

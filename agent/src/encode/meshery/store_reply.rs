@@ -1,7 +1,7 @@
 //! The answer to `informer-store`: everything the agent holds, in arrays that the broker takes.
 
 use super::write_resource;
-use crate::publish::{Detail, EncodeError};
+use crate::encode::{Detail, EncodeError};
 
 const OPEN: &[u8] = br#"{"ObjectType":"","EventType":"","Request":null,"Object":["#;
 const CLOSE: &[u8] = b"]}";
@@ -48,13 +48,23 @@ impl StoreReply {
         if !self.fits_alone(&resource) {
             return Ok((Pushed::TooLarge, None));
         }
+        Ok((pushed, self.add(&resource)))
+    }
+
+    /// As [`StoreReply::push`], of an object in this format.
+    #[must_use]
+    pub fn push_encoded(&mut self, resource: &[u8]) -> (Pushed, Option<Vec<u8>>) {
+        if self.fits_alone(resource) { (Pushed::Full, self.add(resource)) } else { (Pushed::TooLarge, None) }
+    }
+
+    fn add(&mut self, resource: &[u8]) -> Option<Vec<u8>> {
         let full =
             if self.message.len() + 1 + resource.len() + CLOSE.len() > self.max_payload { self.take() } else { None };
         if self.message.len() > OPEN.len() {
             self.message.push(b',');
         }
-        self.message.extend_from_slice(&resource);
-        Ok((pushed, full))
+        self.message.extend_from_slice(resource);
+        full
     }
 
     /// The last messages: what is left, and an empty array, by which a consumer knows that it has been given everything,

@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 
 use super::*;
+use crate::encode::kubernetes;
 use crate::object::{TypeContext, prepare};
-use crate::publish::kubernetes;
 
 const CLUSTER: &str = "cccccccc-0000-0000-0000-000000000001";
 

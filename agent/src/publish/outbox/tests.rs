@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::snapshot::tests::object;
-use crate::snapshot::{Store, Table};
+use crate::snapshot::{Confirmation, Store, Table};
 
 struct Bench {
     outbox: Outbox,
@@ -70,7 +70,8 @@ impl Bench {
 
     fn confirm(&mut self, item: Item) {
         if let Action::Upsert { uid, .. } = &item.action {
-            self.table.confirm(uid);
+            let hash = self.table.get(uid).map_or(0, |object| object.hash);
+            self.table.confirm(uid, Confirmation { hash, sequence: 0 });
         }
         self.outbox.confirm(item, self.now);
     }
@@ -371,7 +372,7 @@ impl World {
                     return;
                 };
                 self.ever_sent.insert(item.name.name().to_owned());
-                let body = String::from_utf8(object.body).unwrap();
+                let body = String::from_utf8(object.body.unwrap()).unwrap();
                 Some((item.action.event_type(object.told).as_str().to_owned(), body))
             }
         };

@@ -1,0 +1,208 @@
+//! Publishing without JetStream: whoever is subscribed gets it, batch by batch, until the broker has taken each.
+//!
+//! Core NATS gives no acknowledgement. What confirms a batch is a marker sent after it on the same connection, to a
+//! subject that only this process listens to: the server handles a connection's messages in order, so when the marker comes
+//! back, the batch has been taken. If the connection breaks before, the whole batch goes out again (at least once).
+//! What that cannot tell is whether consumers were connected: see [`super::latecomers`].
+//!
+//! Who asks for everything is answered from here, too: were events sent beside the answer, the delete of an object could
+//! overtake the answer that still has it, and the object would stay with the consumer for ever.
+
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use async_nats::{Client, Subscriber};
+use bytes::Bytes;
+use futures::StreamExt;
+
+use super::latecomers::Latecomers;
+use super::message::Encoding;
+use super::outbox::{Action, Item, Next};
+use super::parts::{DATA_SUBJECT, Parts, Problem, until, wait};
+use crate::encode::{Detail, EncodeError, EventType};
+use crate::snapshot::Confirmation;
+
+/// Messages in a batch.
+const BATCH_MESSAGES: usize = 512;
+/// Bytes in a batch: bounds what is in flight twice, here and in the client library.
+const BATCH_BYTES: usize = 4 * 1024 * 1024;
+/// How long a marker may take. A broker that is slower is asked again with a new connection's patience.
+const CONFIRM_WITHIN: Duration = Duration::from_secs(15);
+
+/// A message that was sent and waits for confirmation.
+struct Sent {
+    item: Item,
+    event: EventType,
+    bytes: usize,
+    hash: u64,
+}
+
+/// What is to be sent for an item.
+enum Made {
+    Message {
+        event: EventType,
+        payload: Bytes,
+        hash: u64,
+    },
+    /// Nothing: the object has left meanwhile, is as consumers know it again, or its body is yet to come.
+    Nothing,
+}
+
+/// One connection's work.
+pub(super) struct Session<'p> {
+    parts: &'p mut Parts,
+    encoding: Encoding,
+    generation: u64,
+    inbox: String,
+    marker: Subscriber,
+    latecomers: Option<Latecomers>,
+}
+
+impl<'p> Session<'p> {
+    /// Begins on a connection.
+    ///
+    /// # Errors
+    /// When the connection does not take a subscription.
+    pub(super) async fn begin(parts: &'p mut Parts, encoding: Encoding, generation: u64) -> Result<Self, Problem> {
+        let client = parts.broker.client.clone();
+        let inbox = client.new_inbox();
+        let marker = client.subscribe(inbox.clone()).await.map_err(|error| Problem(error.to_string()))?;
+        let latecomers = parts.new_connection(generation);
+        Ok(Self { parts, encoding, generation, inbox, marker, latecomers })
+    }
+
+    /// Works until the connection breaks, `probe_at` comes, or everything is out and that was asked for.
+    pub(super) async fn run(mut self, probe_at: Instant) {
+        self.work(probe_at).await;
+        // What was to be repeated for those who come late still is.
+        self.parts.carried.unproven = self.latecomers.into_iter().flat_map(Latecomers::into_notes).collect();
+    }
+
+    async fn work(&mut self, probe_at: Instant) {
+        let client = self.parts.broker.client.clone();
+        let generation = self.generation;
+        loop {
+            if let Ok(true) = self.parts.encoding.has_changed() {
+                let changed = self.parts.encoding.borrow_and_update().clone();
+                self.encoding = changed.unwrap_or_else(|| self.encoding.clone());
+            }
+            let (batch, next) = self.send_batch(&client).await;
+            if !batch.is_empty() && !self.confirmed(&client).await {
+                self.parts.stats.resent.fetch_add(batch.len() as u64, Ordering::Relaxed);
+                // In reverse, so that nothing that was sent later gets in front.
+                batch.into_iter().rev().for_each(|sent| self.parts.queue.return_unconfirmed(sent.item));
+                return;
+            }
+            for sent in batch {
+                if let Some(latecomers) = &mut self.latecomers {
+                    latecomers.note(&sent.item);
+                }
+                self.confirm(sent);
+            }
+            if let Some(due) = self.latecomers.take_if(|latecomers| latecomers.until() <= Instant::now()) {
+                let repeated = due.repeat(&self.parts.queue);
+                tracing::debug!(repeated, "published again for consumers that reconnected later");
+                continue;
+            }
+            if self.parts.shutdown.has_begun() && self.parts.queue.is_empty() {
+                return;
+            }
+            let asked = tokio::select! {
+                () = wait(&self.parts.queue, &next) => None,
+                () = until(self.latecomers.as_ref().map(Latecomers::until)) => None,
+                () = until(Some(probe_at)) => return,
+                () = self.parts.shutdown.requested(), if !self.parts.shutdown.has_begun() => None,
+                _ = self.parts.encoding.changed() => None,
+                Some(reply) = self.parts.answers.recv() => Some(reply),
+                _ = self.parts.broker.connection.wait_for(|now| !now.up || now.generation != generation) => return,
+            };
+            if let Some(reply) = asked {
+                self.parts.answer(&self.encoding, None, &reply).await;
+            }
+        }
+    }
+
+    /// Sends what may go out now, up to the size of a batch.
+    async fn send_batch(&self, client: &Client) -> (Vec<Sent>, Next) {
+        let mut batch = Vec::new();
+        let mut bytes = 0;
+        while batch.len() < BATCH_MESSAGES && bytes < BATCH_BYTES {
+            let item = match self.parts.queue.next() {
+                Next::Item(item) => item,
+                next => return (batch, next),
+            };
+            match self.make(&item, client.max_payload()) {
+                Ok(Made::Message { event, payload, hash }) => {
+                    let size = payload.len();
+                    bytes += size;
+                    if let Err(error) = client.publish(DATA_SUBJECT, payload).await {
+                        tracing::warn!(%error, "the broker client refuses a message");
+                    }
+                    batch.push(Sent { item, event, bytes: size, hash });
+                }
+                Ok(Made::Nothing) => self.parts.queue.confirm(item),
+                Err(error) => {
+                    self.parts.unencodable(&item, &error);
+                    self.parts.queue.confirm(item);
+                }
+            }
+        }
+        (batch, Next::WaitUntil(Instant::now()))
+    }
+
+    fn make(&self, item: &Item, limit: usize) -> Result<Made, EncodeError> {
+        match &item.action {
+            Action::Upsert { uid, resync } => {
+                let Some(table) = self.parts.store.table(item.type_id) else { return Ok(Made::Nothing) };
+                let Some(object) = table.get_to_publish(uid) else { return Ok(Made::Nothing) };
+                if object.confirmed && !*resync {
+                    return Ok(Made::Nothing);
+                }
+                let Some(body) = object.body else {
+                    table.want_body(uid);
+                    return Ok(Made::Nothing);
+                };
+                let event = item.action.event_type(object.told);
+                let encoded = self.encoding.encode(event, &body, limit)?;
+                if encoded.detail == Detail::MetadataOnly {
+                    self.parts.too_large(item);
+                }
+                Ok(Made::Message { event, payload: encoded.payload, hash: object.hash })
+            }
+            Action::Delete(removed) => {
+                let Some(served) = self.parts.store.served_type(item.type_id) else { return Ok(Made::Nothing) };
+                let payload = self.encoding.encode_deleted(&served, removed);
+                Ok(Made::Message { event: EventType::Deleted, payload, hash: 0 })
+            }
+        }
+    }
+
+    /// Whether everything that was sent so far over this connection has been taken.
+    async fn confirmed(&mut self, client: &Client) -> bool {
+        let echo = async {
+            client.publish(self.inbox.clone(), Bytes::new()).await.ok()?;
+            client.flush().await.ok()?;
+            self.marker.next().await
+        };
+        let generation = self.generation;
+        let mut connection = self.parts.broker.connection.clone();
+        let came_back = tokio::select! {
+            echo = tokio::time::timeout(CONFIRM_WITHIN, echo) => matches!(echo, Ok(Some(_))),
+            _ = connection.wait_for(|now| !now.up || now.generation != generation) => false,
+        };
+        // A marker can come back over a new connection although the batch went into the old one.
+        let now = *connection.borrow();
+        came_back && now.up && now.generation == generation
+    }
+
+    fn confirm(&self, sent: Sent) {
+        let Sent { item, event, bytes, hash } = sent;
+        if let Action::Upsert { uid, .. } = &item.action
+            && let Some(table) = self.parts.store.table(item.type_id)
+        {
+            table.confirm(uid, Confirmation { hash, sequence: 0 });
+        }
+        self.parts.stats.published(event, bytes);
+        self.parts.queue.confirm(item);
+    }
+}

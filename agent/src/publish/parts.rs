@@ -1,0 +1,204 @@
+//! What both ways of publishing work on.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use async_nats::jetstream::stream::{DirectGetErrorKind, Stream};
+use bytes::Bytes;
+use meshsync_runtime::shutdown::Shutdown;
+use tokio::sync::{mpsc, watch};
+
+use super::broker::{Broker, Connection};
+use super::delivery::DeliveryBoard;
+use super::latecomers::{Latecomers, Note};
+use super::message::Encoding;
+use super::outbox::{Item, Next};
+use super::queue::Queue;
+use super::store_answer;
+use crate::discover::InForce;
+use crate::encode::envelope::{data_message, object_of};
+use crate::encode::{EncodeError, EventType};
+use crate::snapshot::Store;
+use crate::stream::{Progress, ReadError, Stamp, Subjects};
+
+/// Subject that Meshery Server listens to.
+pub const DATA_SUBJECT: &str = "meshery.meshsync.core";
+
+/// Counts of what was published.
+#[derive(Debug, Default)]
+pub struct PublishStats {
+    /// Messages confirmed, by event type: added, modified, deleted.
+    pub added: AtomicU64,
+    /// See `added`.
+    pub modified: AtomicU64,
+    /// See `added`.
+    pub deleted: AtomicU64,
+    /// Bytes of confirmed messages.
+    pub bytes: AtomicU64,
+    /// Messages that had to be sent again.
+    pub resent: AtomicU64,
+    /// Objects that were too large for the broker and went out as metadata only.
+    pub too_large: AtomicU64,
+    /// Objects that could not be encoded.
+    pub unencodable: AtomicU64,
+}
+
+impl PublishStats {
+    pub(super) fn published(&self, event: EventType, bytes: usize) {
+        let count = match event {
+            EventType::Added => &self.added,
+            EventType::Modified => &self.modified,
+            EventType::Deleted => &self.deleted,
+        };
+        count.fetch_add(1, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+}
+
+/// Something that a session cannot go on with.
+#[derive(Debug)]
+pub(super) struct Problem(pub(super) String);
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl From<ReadError> for Problem {
+    fn from(error: ReadError) -> Self {
+        Self(error.to_string())
+    }
+}
+
+/// Where messages are made from, and where they go.
+pub struct Parts {
+    /// What is held.
+    pub store: Arc<Store>,
+    /// What waits.
+    pub queue: Arc<Queue>,
+    /// The connection.
+    pub broker: Broker,
+    /// What messages are made of; nothing is sent before it is known.
+    pub encoding: watch::Receiver<Option<Encoding>>,
+    /// Subjects at which somebody waits for everything.
+    pub answers: mpsc::Receiver<String>,
+    /// What was published.
+    pub stats: Arc<PublishStats>,
+    /// How far the watches have come.
+    pub progress: Arc<Progress>,
+    /// What is watched.
+    pub in_force: watch::Receiver<InForce>,
+    /// Where to tell how messages are delivered.
+    pub delivery: Arc<DeliveryBoard>,
+    /// When to stop, once everything is published.
+    pub shutdown: Shutdown,
+    /// What one connection leaves to the next.
+    pub carried: Carried,
+}
+
+/// What one connection leaves to the next.
+#[derive(Debug, Default)]
+pub struct Carried {
+    /// What was sent over the last connection and may have been lost with it.
+    pub(super) unproven: Vec<Note>,
+    /// The connection that was worked on last.
+    generation: u64,
+}
+
+impl Parts {
+    pub(super) fn current_encoding(&self) -> Option<Encoding> {
+        self.encoding.borrow().clone()
+    }
+
+    /// What has to be repeated over a connection, if it is a new one and not the first: over the first everything goes
+    /// out as new, and a consumer that attaches later asks.
+    pub(super) fn new_connection(&mut self, connection: u64) -> Option<Latecomers> {
+        let is_new = std::mem::replace(&mut self.carried.generation, connection) != connection;
+        let unproven = std::mem::take(&mut self.carried.unproven);
+        let first = connection <= 1;
+        ((is_new && !first) || !unproven.is_empty()).then(|| Latecomers::new(Instant::now(), unproven))
+    }
+
+    /// Waits until there is a connection and it is known what to send; `None` when asked to stop with nothing to send.
+    pub(super) async fn ready(&mut self) -> Option<(Connection, Encoding)> {
+        let Self { broker, encoding, shutdown, queue, .. } = self;
+        let idle = async {
+            shutdown.requested().await;
+            if !queue.is_empty() {
+                // There is a limit to this wait, but it is not set here.
+                std::future::pending::<()>().await;
+            }
+        };
+        let ready = async {
+            let encoding = encoding.wait_for(Option::is_some).await.ok()?.clone()?;
+            let connection = *broker.connection.wait_for(|connection| connection.up).await.ok()?;
+            Some((connection, encoding))
+        };
+        tokio::select! {
+            ready = ready => ready,
+            () = idle => None,
+        }
+    }
+
+    pub(super) fn too_large(&self, item: &Item) {
+        self.stats.too_large.fetch_add(1, Ordering::Relaxed);
+        let (max_payload, name) = (self.broker.client.max_payload(), &item.name);
+        tracing::warn!(object = %name, max_payload, "too large for the broker: sending metadata only");
+    }
+
+    pub(super) fn unencodable(&self, item: &Item, error: &EncodeError) {
+        tracing::error!(object = %item.name, %error, "an object cannot be published");
+        self.stats.unencodable.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Sends everything to one who asked for it.
+    pub(super) async fn answer(&self, encoding: &Encoding, stream: Option<(&Stream, &Subjects)>, reply: &str) {
+        let client = &self.broker.client;
+        match store_answer::send(client, &self.store, encoding, stream, reply).await {
+            Ok(objects) => tracing::info!(objects, reply, "informer-store answered"),
+            Err(problem) => tracing::warn!(%problem, reply, "cannot answer informer-store"),
+        }
+    }
+
+    /// What the stream holds under a subject: the stamp and the sequence.
+    pub(super) async fn look_up(&self, stream: &Stream, subject: &str) -> Result<Option<(Stamp, u64)>, Problem> {
+        match stream.direct_get_last_for_subject(subject).await {
+            Ok(message) => Ok(Stamp::read(&message.headers).map(|stamp| (stamp, message.sequence))),
+            Err(error) if error.kind() == DirectGetErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Problem(error.to_string())),
+        }
+    }
+
+    /// The message with this sequence, its event type replaced; `None` if it is not there.
+    pub(super) async fn stored_message(&self, stream: &Stream, sequence: u64, event: EventType) -> Option<Bytes> {
+        let message = stream.direct_get(sequence).await.ok()?;
+        let object = object_of(&message.payload)?;
+        let mut out = Vec::with_capacity(message.payload.len() + 8);
+        data_message(event, &mut out, |out| out.extend_from_slice(object));
+        Some(out.into())
+    }
+}
+
+/// Until a point in time; for ever if there is none.
+pub(super) async fn until(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Until there may be something to send.
+pub(super) async fn wait(queue: &Queue, next: &Next) {
+    match next {
+        Next::WaitUntil(until) => {
+            tokio::select! {
+                () = tokio::time::sleep_until((*until).into()) => {}
+                () = queue.pushed() => {}
+            }
+        }
+        Next::Empty | Next::Item(_) => queue.pushed().await,
+    }
+}

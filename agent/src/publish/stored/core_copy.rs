@@ -1,0 +1,76 @@
+//! The same messages once more for core NATS, which keeps nothing: what of it may not have arrived is known.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use async_nats::Client;
+use bytes::Bytes;
+
+use crate::publish::latecomers::{Latecomers, Note};
+use crate::publish::outbox::Item;
+use crate::publish::parts::{DATA_SUBJECT, until};
+use crate::publish::queue::Queue;
+
+/// A broker that dies takes with it what it had not written to its consumers yet.
+const RECENT: Duration = Duration::from_secs(2);
+
+/// See the module.
+pub(super) struct CoreCopy {
+    client: Client,
+    latecomers: Option<Latecomers>,
+    /// Sent, and nothing that was sent later has been answered yet: with the number of the first such message.
+    unproven: VecDeque<(u64, Note)>,
+    /// Handled by the broker a moment ago.
+    recent: VecDeque<(Instant, Note)>,
+}
+
+impl CoreCopy {
+    pub(super) fn new(client: Client, latecomers: Option<Latecomers>) -> Self {
+        Self { client, latecomers, unproven: VecDeque::new(), recent: VecDeque::new() }
+    }
+
+    /// Sends a copy; `next_number` is that of the next message that will be answered.
+    pub(super) async fn send(&mut self, item: &Item, payload: Bytes, next_number: u64) {
+        if let Err(error) = self.client.publish(DATA_SUBJECT, payload).await {
+            tracing::warn!(%error, "the broker client refuses a message");
+        }
+        if let Some(latecomers) = &mut self.latecomers {
+            latecomers.note(item);
+        }
+        self.unproven.push_back((next_number, Note::of(item)));
+    }
+
+    /// The message with this number was answered: the broker has handled what was sent before it.
+    pub(super) fn proven_up_to(&mut self, number: u64) {
+        let now = Instant::now();
+        while self.unproven.front().is_some_and(|(before, _)| *before <= number) {
+            self.recent.extend(self.unproven.pop_front().map(|(_, note)| (now, note)));
+        }
+        while self.recent.front().is_some_and(|(at, _)| now.duration_since(*at) > RECENT) {
+            self.recent.pop_front();
+        }
+    }
+
+    pub(super) fn has_unproven(&self) -> bool {
+        !self.unproven.is_empty()
+    }
+
+    /// Until [`CoreCopy::repeat_if_due`] has something to do.
+    pub(super) async fn due(&self) {
+        until(self.latecomers.as_ref().map(Latecomers::until)).await;
+    }
+
+    pub(super) fn repeat_if_due(&mut self, queue: &Queue) {
+        if let Some(due) = self.latecomers.take_if(|latecomers| latecomers.until() <= Instant::now()) {
+            let repeated = due.repeat(queue);
+            tracing::debug!(repeated, "published again for consumers that reconnected later");
+        }
+    }
+
+    /// What consumers may not have got, to be sent again over the next connection.
+    pub(super) fn into_unproven(self) -> Vec<Note> {
+        let recent = self.recent.into_iter().filter(|(at, _)| at.elapsed() <= RECENT).map(|(_, note)| note);
+        let waiting = self.latecomers.into_iter().flat_map(Latecomers::into_notes);
+        waiting.chain(recent).chain(self.unproven.into_iter().map(|(_, note)| note)).collect()
+    }
+}

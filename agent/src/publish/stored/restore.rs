@@ -1,0 +1,131 @@
+//! Bringing together what the stream holds and what the snapshot holds.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use async_nats::jetstream::stream::Stream;
+use meshsync_crds::discovery::ServedType;
+
+use crate::discover::InForce;
+use crate::encode::EventType;
+use crate::object::Uid;
+use crate::publish::queue::Queue;
+use crate::snapshot::{Removed, Restored, Store, Stored, Table, Told, TypeId};
+use crate::stream::{Entry, ReadError, Subjects, TypeKey, read_headers};
+
+/// What reading back found.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Report {
+    /// Objects in the stream.
+    pub(super) stored: usize,
+    /// Objects that were not known, whose watch has yet to tell about them.
+    pub(super) taken: usize,
+    /// Objects that are to be sent, because the stream holds another state or none.
+    pub(super) resent: usize,
+    /// Objects in the stream that do not exist, or whose type is not watched.
+    pub(super) ghosts: usize,
+    /// Types that need a list whatever their checkpoint says.
+    pub(super) to_list: Vec<TypeKey>,
+}
+
+struct Watched {
+    type_id: TypeId,
+    served: Arc<ServedType>,
+    table: Arc<Table>,
+    needs_list: bool,
+}
+
+/// Reads the stream's headers and queues whatever is needed to make it as the snapshot is. Nothing may be sent meanwhile.
+pub(super) async fn restore(
+    stream: &Stream,
+    subjects: &Subjects,
+    encoding: &str,
+    store: &Store,
+    queue: &Queue,
+    in_force: &InForce,
+) -> Result<Report, ReadError> {
+    let mut report = Report::default();
+    let mut strangers: BTreeMap<(TypeKey, String, String), Vec<Removed>> = BTreeMap::new();
+    let watched = |(type_id, served, table): (TypeId, Arc<ServedType>, Arc<Table>)| {
+        table.forget_stored();
+        (TypeKey::from(&*served), Watched { type_id, served, table, needs_list: false })
+    };
+    let mut tables: HashMap<TypeKey, Watched> = store.tables().into_iter().map(watched).collect();
+
+    read_headers(stream, subjects, subjects.all_objects(), |entry| {
+        if entry.stamp.event == EventType::Deleted {
+            return;
+        }
+        report.stored += 1;
+        match tables.get_mut(&entry.key).filter(|of| of.served.api_version() == entry.stamp.api_version) {
+            Some(of) => take_in(entry, of, encoding, queue, &mut report),
+            None => {
+                let Entry { key, name, stamp, sequence, payload: _ } = entry;
+                let uid = stamp.uid.unwrap_or_else(|| Uid::named(&name));
+                let removed =
+                    Removed { uid, name, resource_version: stamp.resource_version, told: Told::Yes, sequence };
+                strangers.entry((key, stamp.api_version, stamp.kind)).or_default().push(removed);
+            }
+        }
+    })
+    .await?;
+
+    for of in tables.values() {
+        for (uid, name) in of.table.lost() {
+            report.resent += 1;
+            queue.upsert(of.type_id, name, uid);
+        }
+    }
+    for ((key, api_version, kind), objects) in strangers {
+        let served = stranger(&key, &api_version, kind);
+        if in_force.failed.iter().any(|failed| failed.group == served.group && failed.version == served.version) {
+            tracing::info!(r#type = %key, "cannot be discovered now: what is stored of it stays");
+            continue;
+        }
+        report.ghosts += objects.len();
+        queue.delete(store.intern(&served), objects);
+    }
+    report.to_list = tables.into_iter().filter(|(_, of)| of.needs_list).map(|(key, _)| key).collect();
+    Ok(report)
+}
+
+fn take_in(entry: Entry, of: &mut Watched, encoding: &str, queue: &Queue, report: &mut Report) {
+    let Entry { key: _, name, stamp, sequence, payload: _ } = entry;
+    let hash = (stamp.encoding == encoding).then_some(stamp.hash);
+    let uid = stamp.uid.unwrap_or_else(|| Uid::named(&name));
+    let outdated = hash.is_none();
+    let restored = of.table.restore(Stored { uid, name, resource_version: stamp.resource_version, hash, sequence });
+    match restored {
+        Restored::Same => {}
+        Restored::Taken => {
+            report.taken += 1;
+            of.needs_list |= outdated;
+        }
+        Restored::Differs { name, uid, replaced } => {
+            report.resent += 1;
+            queue.delete(of.type_id, replaced);
+            queue.upsert(of.type_id, name, uid);
+        }
+        Restored::Ghost(removed) => {
+            report.ghosts += 1;
+            queue.delete(of.type_id, [removed]);
+        }
+    }
+}
+
+/// A type of which there are objects in the stream, while it is not watched: as much of it as a delete has to tell.
+fn stranger(key: &TypeKey, api_version: &str, kind: String) -> ServedType {
+    let version = api_version.rsplit_once('/').map_or(api_version, |(_, version)| version);
+    ServedType {
+        group: key.group.clone(),
+        version: version.to_owned(),
+        preferred: false,
+        kind,
+        plural: key.plural.clone(),
+        singular: String::new(),
+        short_names: Vec::new(),
+        categories: Vec::new(),
+        namespaced: false,
+        verbs: Vec::new(),
+    }
+}

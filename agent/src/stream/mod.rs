@@ -1,0 +1,17 @@
+//! The materialised state in JetStream: one stream for a cluster, one message for each object, its newest state.
+//!
+//! This room knows how the stream is named, set up, read and stamped; [`crate::publish`] decides what goes into it.
+
+mod checkpoint;
+mod progress;
+mod read;
+mod setup;
+mod stamp;
+mod subject;
+
+pub use checkpoint::Checkpoint;
+pub use progress::{Position, Progress};
+pub use read::{Entry, ReadError, read_bodies, read_checkpoints, read_headers};
+pub use setup::{SetupError, StreamSettings, ensure, open};
+pub use stamp::{Conditions, Stamp};
+pub use subject::{Subjects, TypeKey, push_name};

@@ -1,0 +1,108 @@
+//! The headers of a stored message: all that is needed to know what is stored without reading it.
+
+use async_nats::{HeaderMap, HeaderName, HeaderValue};
+
+use crate::encode::EventType;
+use crate::object::{ResourceVersion, Uid};
+
+/// Uid of the object; absent for an object without.
+pub(super) const UID: &str = "Meshsync-Uid";
+/// resourceVersion of the state that was stored.
+pub(super) const RESOURCE_VERSION: &str = "Meshsync-Resource-Version";
+/// Hash of the object's published content, 16 hexadecimal digits.
+pub(super) const HASH: &str = "Meshsync-Hash";
+/// `ADDED`, `MODIFIED` or `DELETED`.
+pub(super) const EVENT: &str = "Meshsync-Event";
+/// apiVersion of the object.
+pub(super) const API_VERSION: &str = "Meshsync-Api-Version";
+/// Kind of the object.
+pub(super) const KIND: &str = "Meshsync-Kind";
+/// Which encoding made the message: another one's messages are replaced although their objects did not change.
+pub(super) const ENCODING: &str = "Meshsync-Encoding";
+
+const MESSAGE_ID: HeaderName = async_nats::header::NATS_MESSAGE_ID;
+const MESSAGE_TTL: HeaderName = async_nats::header::NATS_MESSAGE_TTL;
+const EXPECTED_SEQUENCE: HeaderName = async_nats::header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE;
+
+/// What the headers of one message say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    /// Uid; `None` for an object without.
+    pub uid: Option<Uid>,
+    /// Version of the state.
+    pub resource_version: ResourceVersion,
+    /// Hash of the content.
+    pub hash: u64,
+    /// What the message says about the object.
+    pub event: EventType,
+    /// apiVersion.
+    pub api_version: String,
+    /// Kind.
+    pub kind: String,
+    /// Encoding.
+    pub encoding: String,
+}
+
+/// What a message may be stored for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Conditions<'a> {
+    /// Sequence of the message that it replaces; 0 when there must be none.
+    pub replaces: u64,
+    /// Identifies the attempt: within the stream's window, a second message with the same id is not stored.
+    pub message_id: &'a str,
+    /// Seconds after which the message goes by itself, leaving no subject.
+    pub ttl_seconds: Option<u64>,
+}
+
+impl Stamp {
+    /// The headers of a message.
+    #[must_use]
+    pub fn headers(&self, conditions: &Conditions<'_>) -> HeaderMap {
+        let Self { uid, resource_version, hash, event, api_version, kind, encoding } = self;
+        let mut headers = HeaderMap::new();
+        let mut put = |name: HeaderName, value: &str| headers.insert(name, line(value));
+        if let Some(uid) = uid {
+            put(HeaderName::from_static(UID), &uid.to_string());
+        }
+        put(HeaderName::from_static(RESOURCE_VERSION), &resource_version.to_string());
+        put(HeaderName::from_static(HASH), &format!("{hash:016x}"));
+        put(HeaderName::from_static(EVENT), event.as_str());
+        put(HeaderName::from_static(API_VERSION), api_version);
+        put(HeaderName::from_static(KIND), kind);
+        put(HeaderName::from_static(ENCODING), encoding);
+        let Conditions { replaces, message_id, ttl_seconds } = conditions;
+        put(MESSAGE_ID, message_id);
+        put(EXPECTED_SEQUENCE, &replaces.to_string());
+        if let Some(seconds) = ttl_seconds {
+            put(MESSAGE_TTL, &format!("{seconds}s"));
+        }
+        headers
+    }
+
+    /// What `headers` say; `None` if the agent did not write them.
+    #[must_use]
+    pub fn read(headers: &HeaderMap) -> Option<Self> {
+        let text = |name: &'static str| headers.get(HeaderName::from_static(name)).map(HeaderValue::as_str);
+        let event = match text(EVENT)? {
+            "ADDED" => EventType::Added,
+            "MODIFIED" => EventType::Modified,
+            "DELETED" => EventType::Deleted,
+            _ => return None,
+        };
+        Some(Self {
+            uid: text(UID).map(Uid::new),
+            resource_version: ResourceVersion::new(text(RESOURCE_VERSION).unwrap_or_default()),
+            hash: u64::from_str_radix(text(HASH)?, 16).ok()?,
+            event,
+            api_version: text(API_VERSION)?.to_owned(),
+            kind: text(KIND)?.to_owned(),
+            encoding: text(ENCODING)?.to_owned(),
+        })
+    }
+}
+
+/// A header value is one line. What comes from an API server may be anything; a broken value makes the object differ at
+/// the next comparison, and no more.
+fn line(text: &str) -> HeaderValue {
+    text.parse().unwrap_or_else(|_| HeaderValue::from(text.replace(['\r', '\n'], " ").as_str()))
+}

@@ -1,0 +1,160 @@
+//! What JetStream holds is the cluster, whatever happened to agent and broker meanwhile.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use meshsync_e2e::churn::Churn;
+use meshsync_e2e::cluster::{Cluster, Level};
+use meshsync_e2e::everything::{NOT_WATCHED, await_equal};
+use meshsync_e2e::lab::{self, Lab};
+use meshsync_e2e::metrics::Metrics;
+use meshsync_e2e::nats::Nats;
+use meshsync_e2e::process::Daemon;
+use meshsync_e2e::stream::Consumer;
+
+const DEADLINE: Duration = Duration::from_secs(60);
+const OBJECTS: &str = r#"
+apiVersion: v1
+kind: Namespace
+metadata: {name: shop}
+---
+apiVersion: v1
+kind: Secret
+metadata: {name: db, namespace: shop}
+stringData: {password: tr0ub4dor-and-3}
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: settings, namespace: shop}
+data: {a: "1"}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRole
+metadata: {name: "shop:reader.of*things"}
+rules: [{apiGroups: [""], resources: [configmaps], verbs: [get]}]
+"#;
+
+fn agent(lab: &Lab, cluster: &Cluster, nats: &Nats) -> Result<Daemon> {
+    Ok(lab.agent()?.arg("run").arg("--kubeconfig").arg(cluster.kubeconfig()).env("BROKER_URL", nats.url()))
+}
+
+#[test]
+fn a_restarted_agent_lists_nothing_and_publishes_only_what_changed() -> Result<()> {
+    lab::run("state-resumes", async |lab| {
+        let cluster = lab.cluster(Level::ControlPlane).start().await?;
+        let nats = lab.nats().jetstream().start().await?;
+        cluster.apply(OBJECTS).await?;
+        let stored = Consumer::stored(nats.client().await?, Some("tr0ub4dor-and-3")).await?;
+        let listening = Consumer::subscribe(nats.client().await?, None).await?;
+        let agent = agent(lab, &cluster, &nats)?;
+        agent.start()?;
+        for consumer in [&stored, &listening] {
+            await_equal(&cluster, consumer, &NOT_WATCHED, DEADLINE).await?;
+        }
+        let first = Metrics::of_agent().await?;
+        ensure!(first.sum("meshsync_lists_total") > 50.0, "the first agent lists everything");
+
+        // In good order: the checkpoints are as of the end.
+        agent.stop(Duration::from_secs(20)).await?;
+        cluster.kubectl(["delete", "-n", "shop", "secret/db"]).await?;
+        cluster.kubectl(["create", "configmap", "-n", "shop", "fresh", "--from-literal=a=b"]).await?;
+        let before = listening.view().events();
+        agent.start()?;
+        for consumer in [&stored, &listening] {
+            await_equal(&cluster, consumer, &NOT_WATCHED, DEADLINE).await?;
+        }
+        let again = Metrics::of_agent().await?;
+        ensure!(again.sum("meshsync_lists_total") == 0.0, "the second agent listed something");
+        let (bytes, all) = (again.sum("meshsync_received_bytes_total"), first.sum("meshsync_received_bytes_total"));
+        ensure!(bytes < all / 10.0, "{bytes} of {all} bytes were read again");
+        let sent = listening.view().events() - before;
+        ensure!(sent < 20, "{sent} events for two changes and what controllers made of them");
+
+        // Killed: what was not confirmed is found out.
+        let churn = Churn::start(&cluster, "shop").await?;
+        churn.go_on(100).await?;
+        agent.kill().await?;
+        churn.go_on(100).await?;
+        agent.start()?;
+        churn.go_on(100).await?;
+        drop(churn);
+        for consumer in [&stored, &listening] {
+            await_equal(&cluster, consumer, &NOT_WATCHED, DEADLINE).await?;
+        }
+        ensure!(stored.view().needle_hits == 0, "the secret was stored");
+        Ok(())
+    })
+}
+
+#[test]
+fn whatever_the_broker_loses_is_stored_again() -> Result<()> {
+    lab::run("state-survives", async |lab| {
+        let cluster = lab.cluster(Level::ControlPlane).start().await?;
+        let nats = lab.nats().jetstream().start().await?;
+        cluster.apply(OBJECTS).await?;
+        let stored = Consumer::stored(nats.client().await?, None).await?;
+        let agent = agent(lab, &cluster, &nats)?;
+        agent.start()?;
+        await_equal(&cluster, &stored, &NOT_WATCHED, DEADLINE).await?;
+
+        let churn = Churn::start(&cluster, "shop").await?;
+        churn.go_on(100).await?;
+        nats.kill().await?;
+        cluster.kubectl(["delete", "-n", "shop", "secret/db"]).await?;
+        churn.go_on(100).await?;
+        nats.start().await?;
+        churn.go_on(50).await?;
+        drop(churn);
+        await_equal(&cluster, &stored, &NOT_WATCHED, DEADLINE).await?;
+
+        // Under the agent's hands.
+        let jetstream = async_nats::jetstream::new(nats.client().await?);
+        let name = jetstream.stream_by_subject("meshsync.state.>").await?;
+        jetstream.delete_stream(&name).await?;
+        cluster.kubectl(["create", "configmap", "-n", "shop", "wakes", "--from-literal=a=b"]).await?;
+        let stored = Consumer::stored(nats.client().await?, None).await?;
+        await_equal(&cluster, &stored, &NOT_WATCHED, DEADLINE).await?;
+
+        // A part of it, while the broker's client sees nothing of it until it connects again.
+        let stream = jetstream.get_stream(&name).await?;
+        stream.purge().filter("meshsync.state.*.core.configmaps.>").await?;
+        nats.stop().await?;
+        nats.start().await?;
+        let stored = Consumer::stored(nats.client().await?, None).await?;
+        await_equal(&cluster, &stored, &NOT_WATCHED, DEADLINE).await.context("after a purge")?;
+
+        // Restarted empty, as a pod on another node would be.
+        nats.stop().await?;
+        nats.forget_streams()?;
+        nats.start().await?;
+        let stored = Consumer::stored(nats.client().await?, None).await?;
+        await_equal(&cluster, &stored, &NOT_WATCHED, DEADLINE).await.context("after the loss of everything")
+    })
+}
+
+#[test]
+fn a_broker_that_comes_late_is_brought_in_line() -> Result<()> {
+    lab::run("state-late", async |lab| {
+        let cluster = lab.cluster(Level::ControlPlane).start().await?;
+        let nats = lab.nats().jetstream().start().await?;
+        cluster.apply(OBJECTS).await?;
+        let agent = agent(lab, &cluster, &nats)?;
+        agent.start()?;
+        let stored = Consumer::stored(nats.client().await?, None).await?;
+        await_equal(&cluster, &stored, &NOT_WATCHED, DEADLINE).await?;
+        agent.stop(Duration::from_secs(20)).await?;
+        nats.stop().await?;
+
+        // The next agent has to begin without the broker, after the cluster has changed.
+        cluster.kubectl(["delete", "-n", "shop", "secret/db"]).await?;
+        cluster.kubectl(["delete", "-n", "shop", "configmap/settings"]).await?;
+        cluster.kubectl(["create", "configmap", "-n", "shop", "settings", "--from-literal=a=2"]).await?;
+        agent.start()?;
+        meshsync_e2e::await_condition("it lists without the broker", DEADLINE, async || {
+            Ok(Metrics::of_agent().await.ok().filter(|metrics| metrics.sum("meshsync_objects") > 100.0).map(drop))
+        })
+        .await?;
+        nats.start().await?;
+        await_equal(&cluster, &stored, &NOT_WATCHED, DEADLINE).await
+    })
+}
