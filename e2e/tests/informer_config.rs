@@ -9,12 +9,13 @@ use anyhow::{Context as _, Result, ensure};
 use meshsync_e2e::cluster::{Cluster, Level};
 use meshsync_e2e::everything::{NOT_WATCHED, await_equal};
 use meshsync_e2e::lab::Lab;
+use meshsync_e2e::metrics::Metrics;
 use meshsync_e2e::nats::Nats;
 use meshsync_e2e::process::Daemon;
 use meshsync_e2e::stream::Consumer;
 use meshsync_e2e::system::{NAME, NAMESPACE, System, deploy};
 use meshsync_e2e::{await_condition, lab};
-use serde_json::json;
+use serde_json::{Value, json};
 
 const DEADLINE: Duration = Duration::from_secs(60);
 const CRD: &str = "meshsyncs.meshery.layer5.io";
@@ -70,9 +71,8 @@ impl<'a> World<'a> {
 
     /// Watches opened so far, by type, but for ConfigMaps.
     async fn watch_opens(&self) -> Result<BTreeSet<String>> {
-        let client = kube::Client::try_from(kube::Config::new("http://127.0.0.1:11000".parse()?))?;
-        let metrics = client.request_text(http::Request::get("/metrics").body(Vec::new())?).await?;
-        let opens = metrics.lines().filter(|line| line.starts_with("meshsync_watch_opens_total{"));
+        let metrics = Metrics::of_agent().await?;
+        let opens = metrics.0.lines().filter(|line| line.starts_with("meshsync_watch_opens_total{"));
         Ok(opens.filter(|line| !line.contains("\"configmaps\"")).map(str::to_owned).collect())
     }
 
@@ -246,6 +246,26 @@ fn a_configuration_that_cannot_be_read_changes_nothing() -> Result<()> {
         ensure!(world.watch_opens().await? == opens, "watches were opened again");
         // The operator is back and puts right what was changed.
         world.operator.start()?;
+        world.acknowledged().await?;
+        world.running()
+    })
+}
+
+#[test]
+fn an_agent_reports_into_the_definition_of_an_older_release() -> Result<()> {
+    lab::run("older-definition", async |lab| {
+        let cluster = lab.cluster(Level::ControlPlane).start().await?;
+        let nats = lab.nats().start().await?;
+        let world = World::start(lab, &cluster, &nats).await?;
+        let text = cluster.kubectl(["get", "crd", CRD, "-o", "json"]).await?;
+        let mut definition: Value = serde_json::from_str(&text)?;
+        let versions = &mut definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
+        let agent = versions.pointer_mut("/properties/status/properties/agent/properties").context("no agent")?;
+        agent.as_object_mut().context("no fields")?.remove("deliveryReason").context("not a field any more")?;
+        cluster.kubectl_with_input(["replace", "-f", "-"], serde_json::to_vec(&definition)?).await?;
+        let patch = r#"{"spec":{"informer_config":{"blacklist":["configmaps"]}}}"#;
+        cluster.kubectl(["patch", "meshsync", "-n", NAMESPACE, NAME, "--type=merge", "-p", patch]).await?;
+        world.config_maps(false).await?;
         world.acknowledged().await?;
         world.running()
     })

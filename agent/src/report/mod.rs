@@ -19,7 +19,8 @@ use tokio::sync::watch;
 
 use crate::discover::InForce;
 use crate::publish::broker::Connection;
-use crate::publish::publisher::PublishStats;
+use crate::publish::delivery::DeliveryBoard;
+use crate::publish::parts::PublishStats;
 use crate::publish::queue::Queue;
 use crate::snapshot::Store;
 use crate::watch::Board;
@@ -30,6 +31,8 @@ pub use compose::{Facts, compose};
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Shortest time between two writes that only counters caused.
 const COUNTERS_EVERY: Duration = Duration::from_secs(30);
+/// What an API server says to an apply with a field that the CustomResourceDefinition does not have.
+const UNDECLARED_FIELD: &str = "field not declared in schema";
 /// Wait after a write that failed.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 
@@ -50,6 +53,8 @@ pub struct Reporter {
     pub connection: watch::Receiver<Connection>,
     /// What was published.
     pub stats: Arc<PublishStats>,
+    /// How it is delivered.
+    pub delivery: Arc<DeliveryBoard>,
     /// Name of the pod.
     pub pod: String,
 }
@@ -85,6 +90,7 @@ impl Reporter {
             outbox: self.queue.len(),
             behind_since: self.queue.oldest_since().and_then(|since| ago(since.elapsed())),
             broker_up: self.connection.borrow().up,
+            delivery: self.delivery.state(),
             too_large: self.stats.too_large.load(std::sync::atomic::Ordering::Relaxed),
             pod: self.pod.clone(),
         }
@@ -101,7 +107,14 @@ impl Reporter {
         });
         let api: Api<MeshSync> = Api::namespaced(self.client.clone(), &target.namespace);
         let params = PatchParams::apply(AGENT_FIELD_MANAGER).force();
-        let applied = api.patch_status(&target.name, &params, &Patch::Apply(&patch)).await?;
+        let applied = match api.patch_status(&target.name, &params, &Patch::Apply(&patch)).await {
+            Err(kube::Error::Api(status)) if status.message.contains(UNDECLARED_FIELD) => {
+                // The definition is of an older release: a merge leaves out what it does not know, where apply refuses all.
+                let params = PatchParams { field_manager: params.field_manager, ..PatchParams::default() };
+                api.patch_status(&target.name, &params, &Patch::Merge(&patch)).await?
+            }
+            applied => applied?,
+        };
         tracing::debug!(version = applied.resource_version(), "status.agent written");
         Ok(())
     }
