@@ -115,7 +115,12 @@ pub async fn run(settings: Settings, client: Client, shutdown: Shutdown) -> anyh
     let registry = Arc::new(registry(&house, broker.as_ref()));
     let probe_router = probes::router(readiness.clone(), registry);
     tasks.spawn("probes", serve(probe_listener, probe_router, "probes and metrics", shutdown.clone()));
-    let admin = admin::router(Admin { store: house.store.clone(), board: house.board.clone() });
+    let admin = admin::router(Admin {
+        client: client.clone(),
+        in_force: house.in_force.clone(),
+        store: house.store.clone(),
+        board: house.board.clone(),
+    });
     tasks.spawn("debug", serve(debug_listener, admin, "snapshot and debug pages", shutdown.clone()));
 
     let (candidates, candidates_rx) = watch::channel(Candidate::Awaited);

@@ -1,12 +1,16 @@
-//! What a process of ours says of itself in its metrics.
+//! What an agent says of itself.
 
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use http::Request;
+use serde_json::Value;
 
 /// Where an agent that runs as a process tells how it is.
 pub const AGENT_PROBES: &str = "127.0.0.1:11000";
+
+/// Where it shows what it holds.
+const AGENT_DEBUG: &str = "127.0.0.1:11001";
 
 /// Metrics in the text format of Prometheus.
 #[derive(Clone, Debug)]
@@ -18,13 +22,7 @@ impl Metrics {
     /// # Errors
     /// When it does not answer.
     pub async fn of_agent() -> Result<Self> {
-        let mut config = kube::Config::new(format!("http://{AGENT_PROBES}").parse()?);
-        // An answer of 503 is an answer.
-        config.default_retry = false;
-        config.read_timeout = Some(Duration::from_secs(5));
-        let client = kube::Client::try_from(config)?;
-        let text = client.request_text(Request::get("/metrics").body(Vec::new())?).await;
-        text.map(Self).context("the agent does not tell its metrics")
+        get(AGENT_PROBES, "/metrics").await.map(Self)
     }
 
     /// The value of one sample, e.g. `process_resident_memory_bytes` or `x_total{type="pods"}`.
@@ -38,6 +36,25 @@ impl Metrics {
     pub fn sum(&self, name: &str) -> f64 {
         self.0.lines().filter_map(|line| value_of(name, line)).sum()
     }
+}
+
+/// Everything that the agent that runs as a process in the lab says it holds, one object a line.
+///
+/// # Errors
+/// When it does not answer, or not to the end.
+pub async fn agent_snapshot() -> Result<Vec<Value>> {
+    let text = get(AGENT_DEBUG, "/snapshot").await?;
+    text.lines().map(|line| serde_json::from_str(line).with_context(|| format!("not an object: {line}"))).collect()
+}
+
+async fn get(address: &str, path: &str) -> Result<String> {
+    let mut config = kube::Config::new(format!("http://{address}").parse()?);
+    // An answer of 503 is an answer.
+    config.default_retry = false;
+    config.read_timeout = Some(Duration::from_secs(10));
+    let client = kube::Client::try_from(config)?;
+    let text = client.request_text(Request::get(path).body(Vec::new())?).await;
+    text.with_context(|| format!("the agent does not answer at {address}{path}"))
 }
 
 fn value_of(name: &str, line: &str) -> Option<f64> {

@@ -1,16 +1,19 @@
 //! What JetStream holds is the cluster, whatever happened to agent and broker meanwhile.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use meshsync_e2e::churn::Churn;
 use meshsync_e2e::cluster::{Cluster, Level};
-use meshsync_e2e::everything::{NOT_WATCHED, await_equal};
+use meshsync_e2e::equality::ObjectKey;
+use meshsync_e2e::everything::{NOT_WATCHED, await_equal, objects};
 use meshsync_e2e::lab::{self, Lab};
-use meshsync_e2e::metrics::Metrics;
+use meshsync_e2e::metrics::{Metrics, agent_snapshot};
 use meshsync_e2e::nats::Nats;
 use meshsync_e2e::process::Daemon;
 use meshsync_e2e::stream::Consumer;
+use serde_json::Value;
 
 const DEADLINE: Duration = Duration::from_secs(60);
 const OBJECTS: &str = r#"
@@ -69,6 +72,13 @@ fn a_restarted_agent_lists_nothing_and_publishes_only_what_changed() -> Result<(
         ensure!(bytes < all / 10.0, "{bytes} of {all} bytes were read again");
         let sent = listening.view().events() - before;
         ensure!(sent < 20, "{sent} events for two changes and what controllers made of them");
+
+        // What it did not have to read is there for who asks.
+        let keys = |objects: &[Value]| objects.iter().map(ObjectKey::of).collect::<BTreeSet<_>>();
+        let (expected, held) = (objects(&cluster, &NOT_WATCHED).await?, agent_snapshot().await?);
+        ensure!(keys(&expected) == keys(&held), "{} objects are shown, {} exist", held.len(), expected.len());
+        let asking = Consumer::asking(nats.client().await?, None).await?;
+        await_equal(&cluster, &asking, &NOT_WATCHED, DEADLINE).await?;
 
         // Killed: what was not confirmed is found out.
         let churn = Churn::start(&cluster, "shop").await?;

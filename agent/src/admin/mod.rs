@@ -11,14 +11,25 @@ use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Json};
 use axum::routing::get;
+use futures::stream;
+use kube::Client;
 use serde::Serialize;
+use tokio::sync::{mpsc, watch};
 
+use crate::discover::InForce;
 use crate::snapshot::Store;
-use crate::watch::Board;
+use crate::watch::{Board, Listing, RequestError};
+
+/// Lines that wait for the reader.
+const LINES_AHEAD: usize = 64;
 
 /// What the pages show.
 #[derive(Clone)]
 pub struct Admin {
+    /// For reading what is not held.
+    pub client: Client,
+    /// What is watched.
+    pub in_force: watch::Receiver<InForce>,
     /// What is held.
     pub store: Arc<Store>,
     /// What the loops do.
@@ -45,14 +56,61 @@ pub fn router(admin: Admin) -> Router {
         .with_state(admin)
 }
 
-/// One object a line, unpacked one by one while the reader takes them.
+/// One object a line, unpacked one by one while the reader takes them. Types whose bodies are not all held, because the
+/// agent was restarted, are read from the API server, page by page.
 async fn snapshot(State(admin): State<Admin>) -> impl IntoResponse {
-    let objects = admin.store.tables().into_iter().flat_map(|(_, _, table)| table.scan()).filter_map(|object| {
-        let mut line = object.body?;
-        line.push(b'\n');
-        Some(Ok::<_, io::Error>(Bytes::from(line)))
+    let (lines, body) = mpsc::channel(LINES_AHEAD);
+    tokio::spawn(async move {
+        if let Err(Stopped::Failed(error)) = write_snapshot(&admin, &lines).await {
+            tracing::warn!(error, "the snapshot that was asked for breaks off");
+            // Seen by the reader as an answer that breaks off, which a shorter one would not be.
+            let _gone = lines.send(Err(io::Error::other(error))).await;
+        }
     });
-    ([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(futures::stream::iter(objects)))
+    let body = stream::unfold(body, async |mut body| body.recv().await.map(|line| (line, body)));
+    ([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(body))
+}
+
+/// Why a snapshot is not complete.
+enum Stopped {
+    /// The reader went away.
+    Unread,
+    /// It cannot be read.
+    Failed(String),
+}
+
+impl From<RequestError> for Stopped {
+    fn from(error: RequestError) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
+async fn write_snapshot(admin: &Admin, lines: &mpsc::Sender<io::Result<Bytes>>) -> Result<(), Stopped> {
+    let plan = Arc::clone(&admin.in_force.borrow().plan);
+    for (_, served, table) in admin.store.tables() {
+        let spec = plan.iter().find(|spec| spec.selected.served == *served).filter(|_| table.lacks_bodies());
+        match spec {
+            Some(spec) => {
+                let mut listing = Listing::new(&admin.client, spec);
+                while let Some(page) = listing.next_page().await? {
+                    for object in page {
+                        send_line(lines, object.body).await?;
+                    }
+                }
+            }
+            None => {
+                for body in table.scan().filter_map(|object| object.body) {
+                    send_line(lines, body).await?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn send_line(lines: &mpsc::Sender<io::Result<Bytes>>, mut body: Vec<u8>) -> Result<(), Stopped> {
+    body.push(b'\n');
+    lines.send(Ok(body.into())).await.map_err(|_| Stopped::Unread)
 }
 
 async fn summary(State(admin): State<Admin>) -> impl IntoResponse {

@@ -32,6 +32,8 @@ pub struct InForce {
     pub served: Arc<Vec<ServedType>>,
     /// Names of the types that are watched.
     pub watched: BTreeSet<String>,
+    /// How they are.
+    pub plan: Arc<Vec<WatchSpec>>,
     /// Groups whose discovery failed.
     pub failed: Vec<FailedGroup>,
 }
@@ -179,19 +181,21 @@ impl Planner {
         };
         now.problems = selection.problems.iter().map(ToString::to_string).collect();
         now.watched = selection.types.iter().map(|t| t.served.name()).collect();
-        self.follow(&config, selection).await;
+        now.plan = self.follow(&config, selection).await;
         now.config = Some(config);
         self.deps.config_gate.open();
         self.deps.in_force.send_replace(now);
     }
 
-    async fn follow(&mut self, config: &AgentConfig, selection: Selection) {
+    /// Makes the fleet follow; gives what it follows now.
+    async fn follow(&mut self, config: &AgentConfig, selection: Selection) -> Arc<Vec<WatchSpec>> {
         let spec = |selected| WatchSpec {
             selected,
             secrets: config.publish.secrets,
             namespaces: config.informer_config.namespaces.clone(),
         };
-        let applied = self.deps.fleet.apply(selection.types.into_iter().map(spec).collect()).await;
+        let plan: Vec<WatchSpec> = selection.types.into_iter().map(spec).collect();
+        let applied = self.deps.fleet.apply(plan.clone()).await;
         if applied != crate::watch::Applied::default() {
             tracing::info!(
                 revision = config.revision,
@@ -202,6 +206,7 @@ impl Planner {
                 "plan applied"
             );
         }
+        Arc::new(plan)
     }
 }
 

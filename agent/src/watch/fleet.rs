@@ -11,7 +11,8 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::board::{Board, Phase};
-use super::type_loop::{Shared, Sink, WatchSpec, run};
+use super::spec::WatchSpec;
+use super::type_loop::{Shared, Sink, run};
 use crate::publish::queue::Queue;
 use crate::snapshot::{Store, TypeId};
 use crate::stream::Progress;

@@ -7,8 +7,9 @@ use futures::TryStreamExt;
 use kube::Client;
 
 use super::request::{ListQuery, RequestError, Source, chunks, send};
+use super::spec::WatchSpec;
 use super::type_loop::Sink;
-use crate::object::{ListPage, ResourceVersion};
+use crate::object::{ListPage, Prepared, ResourceVersion, TypeContext, prepare};
 
 /// Objects in the first page.
 const FIRST_LIMIT: usize = 250;
@@ -20,42 +21,98 @@ const SILENCE: Duration = Duration::from_secs(60);
 /// asked thousands of times.
 const PAGE_BYTES: usize = 2 * 1024 * 1024;
 
-/// Reads the collection into `sink` and returns the version that a watch may begin from.
-///
-/// What was not seen leaves the snapshot, but only after the last page arrived: a list that breaks off takes nothing out.
-pub(super) async fn list(client: &Client, source: &Source, sink: &Sink) -> Result<ResourceVersion, RequestError> {
-    sink.board.update(&sink.name, |report| report.lists += 1);
-    let relist = sink.table.begin_relist();
-    let mut limit = FIRST_LIMIT;
-    let mut token = String::new();
-    let mut body = BytesMut::new();
-    let mut first_version = None;
-    loop {
-        let request = source.list_request(&ListQuery { limit, token: &token })?;
-        body.clear();
-        let mut chunks = chunks(send(client, request).await?);
+/// A paged list under way: one consistent state of a collection, page by page.
+struct Pages<'c> {
+    client: &'c Client,
+    source: Source,
+    limit: usize,
+    /// Where the next page begins; `None` after the last.
+    token: Option<String>,
+    body: BytesMut,
+}
+
+impl<'c> Pages<'c> {
+    fn new(client: &'c Client, source: Source) -> Self {
+        Self { client, source, limit: FIRST_LIMIT, token: Some(String::new()), body: BytesMut::new() }
+    }
+
+    /// Bytes of the last page.
+    fn bytes(&self) -> usize {
+        self.body.len()
+    }
+
+    /// Reads the next page; none after the last.
+    async fn read(&mut self) -> Result<Option<ListPage<'_>>, RequestError> {
+        let Some(token) = self.token.take() else { return Ok(None) };
+        let request = self.source.list_request(&ListQuery { limit: self.limit, token: &token })?;
+        self.body.clear();
+        let mut chunks = chunks(send(self.client, request).await?);
         loop {
             let chunk = tokio::time::timeout(SILENCE, chunks.try_next()).await;
             let Some(chunk) = chunk.map_err(|_| RequestError::silent(SILENCE))?? else { break };
-            body.extend_from_slice(&chunk);
+            self.body.extend_from_slice(&chunk);
         }
-        sink.board.update(&sink.name, |report| report.bytes += body.len() as u64);
-        let page = ListPage::parse(&body).map_err(|error| RequestError::transient(&error))?;
-        limit = next_limit(limit, page.items.len(), body.len());
+        let page = ListPage::parse(&self.body).map_err(|error| RequestError::transient(&error))?;
+        self.limit = next_limit(self.limit, page.items.len(), self.body.len());
+        self.token = page.continue_token.as_deref().map(str::to_owned);
+        Ok(Some(page))
+    }
+}
+
+/// Reads the collection into `sink` and returns the version that a watch may begin from.
+///
+/// What was not seen leaves the snapshot, but only after the last page arrived: a list that breaks off takes nothing out.
+pub(super) async fn list(client: &Client, source: Source, sink: &Sink) -> Result<ResourceVersion, RequestError> {
+    sink.board.update(&sink.name, |report| report.lists += 1);
+    let relist = sink.table.begin_relist();
+    let mut pages = Pages::new(client, source);
+    let mut version = None;
+    while let Some(page) = pages.read().await? {
         for item in &page.items {
             sink.upsert(item.get().as_bytes());
         }
         // All pages of one consistent list carry the version of the first.
-        let version = first_version.get_or_insert_with(|| page.resource_version.clone());
-        match page.continue_token {
-            Some(next) => token = next.into_owned(),
-            None => {
-                sink.queue.delete(sink.type_id, relist.finish());
-                return Ok(version.clone());
-            }
-        }
+        version.get_or_insert(page.resource_version);
+        sink.board.update(&sink.name, |report| report.bytes += pages.bytes() as u64);
         // Pages are parsed on the runtime's threads: let others have a turn.
         tokio::task::yield_now().await;
+    }
+    sink.queue.delete(sink.type_id, relist.finish());
+    Ok(version.unwrap_or_default())
+}
+
+/// A list whose objects are not kept.
+pub struct Listing<'a> {
+    spec: &'a WatchSpec,
+    context: TypeContext,
+    pages: Pages<'a>,
+}
+
+impl<'a> Listing<'a> {
+    /// Of all objects that `spec` wants.
+    #[must_use]
+    pub fn new(client: &'a Client, spec: &'a WatchSpec) -> Self {
+        Self { spec, context: spec.context(), pages: Pages::new(client, Source::of(spec)) }
+    }
+
+    /// The objects of the next page, which may be none; `None` after the last page.
+    ///
+    /// # Errors
+    /// Why it could not be read.
+    pub async fn next_page(&mut self) -> Result<Option<Vec<Prepared>>, RequestError> {
+        let Some(page) = self.pages.read().await? else { return Ok(None) };
+        let mut objects = Vec::with_capacity(page.items.len());
+        for item in &page.items {
+            match prepare(item.get().as_bytes(), &self.context) {
+                Ok(prepared) if self.spec.wants(&prepared.name) => objects.push(prepared),
+                Ok(_) => {}
+                Err(error) => {
+                    let name = self.spec.selected.served.name();
+                    tracing::warn!(r#type = name, %error, "passed over something unreadable");
+                }
+            }
+        }
+        Ok(Some(objects))
     }
 }
 

@@ -8,6 +8,7 @@ mod fleet;
 mod list;
 pub(crate) mod pace;
 pub(crate) mod request;
+mod spec;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -15,5 +16,7 @@ mod type_loop;
 
 pub use board::{Board, Phase, TypeReport};
 pub use fleet::{Applied, Fleet, FleetDeps};
+pub use list::Listing;
 pub use request::{RequestError, Source};
-pub use type_loop::{WatchSpec, list_once};
+pub use spec::WatchSpec;
+pub use type_loop::list_once;

@@ -10,7 +10,7 @@ use kube::Client;
 use kube::client::Body;
 use meshsync_runtime::client::chain;
 
-use super::type_loop::WatchSpec;
+use super::spec::WatchSpec;
 
 /// Longest error body that is read.
 const ERROR_BODY_MAX: usize = 16 * 1024;

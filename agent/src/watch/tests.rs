@@ -14,8 +14,9 @@ use tower_test::mock;
 
 use super::list::list;
 use super::request::{RequestError, Source};
+use super::spec::WatchSpec;
 use super::stream::watch;
-use super::type_loop::{Sink, WatchSpec};
+use super::type_loop::Sink;
 use crate::object::ResourceVersion;
 use crate::publish::outbox::{Action, Next};
 use crate::publish::queue::Queue;
@@ -70,7 +71,7 @@ impl Scene {
     }
 
     async fn list(&self) -> Result<ResourceVersion, RequestError> {
-        list(&self.client, &Source::of(&spec()), &self.sink).await
+        list(&self.client, Source::of(&spec()), &self.sink).await
     }
 
     /// Watches from version 10; gives the end and where the next watch would go on.

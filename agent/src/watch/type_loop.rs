@@ -5,20 +5,17 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kube::Client;
-use meshsync_crds::agent_config::SecretPolicy;
-use meshsync_crds::informer_config::NamespaceSelection;
-use meshsync_crds::selection::SelectedType;
 use meshsync_runtime::readiness::Gate;
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
-use xxhash_rust::xxh3::xxh3_64;
 
 use super::board::{Board, Phase};
 use super::list::list;
 use super::pace::{Pace, jitter};
 use super::request::{RequestError, Source};
+use super::spec::WatchSpec;
 use super::stream::watch as watch_once;
-use crate::object::{ObjectError, PREPARE_REVISION, Prepared, ResourceVersion, TypeContext, prepare};
+use crate::object::{ObjectError, Prepared, ResourceVersion, TypeContext, prepare};
 use crate::publish::queue::Queue;
 use crate::snapshot::{Store, Table, TypeId};
 use crate::stream::{Position, Progress, TypeKey};
@@ -26,30 +23,6 @@ use crate::stream::{Position, Progress, TypeKey};
 /// Shortest time between two openings of one watch: a server that ends each at once must not be asked thousands of
 /// times a second.
 const MIN_GAP: Duration = Duration::from_secs(1);
-
-/// What is watched, and how: a loop runs unchanged for as long as this does not change.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct WatchSpec {
-    /// The type.
-    pub selected: SelectedType,
-    /// What happens to values of Secrets.
-    pub secrets: SecretPolicy,
-    /// Which namespaces are wanted. Sorted out here, not by the server: one watch then serves any number of namespaces.
-    pub namespaces: NamespaceSelection,
-}
-
-impl WatchSpec {
-    /// Tells whether a position of an earlier process is one of the same watch: anything that decides which objects are
-    /// published, and with what in them, makes another one.
-    pub(super) fn fingerprint(&self) -> u64 {
-        let Self { selected: SelectedType { served, metadata_only }, secrets, namespaces } = self;
-        let NamespaceSelection { include, exclude } = namespaces;
-        let (api_version, kind) = (served.api_version(), &served.kind);
-        let all =
-            format!("{api_version} {kind} {metadata_only} {secrets:?} {include:?} {exclude:?} {PREPARE_REVISION}");
-        xxh3_64(all.as_bytes())
-    }
-}
 
 /// Where the objects of one type go.
 pub(super) struct Sink {
@@ -61,7 +34,7 @@ pub(super) struct Sink {
     key: TypeKey,
     fingerprint: u64,
     context: TypeContext,
-    namespaces: NamespaceSelection,
+    spec: WatchSpec,
 }
 
 impl Sink {
@@ -72,8 +45,6 @@ impl Sink {
         board: Arc<Board>,
     ) -> Self {
         let served = &spec.selected.served;
-        let mut context = TypeContext::new(served, spec.secrets);
-        context.metadata_only = spec.selected.metadata_only;
         Self {
             name: served.name(),
             type_id,
@@ -82,8 +53,8 @@ impl Sink {
             board,
             key: TypeKey::from(served),
             fingerprint: spec.fingerprint(),
-            context,
-            namespaces: spec.namespaces.clone(),
+            context: spec.context(),
+            spec: spec.clone(),
         }
     }
 
@@ -108,7 +79,7 @@ impl Sink {
         self.board.update(&self.name, |report| report.events += 1);
         match prepare(raw, &self.context) {
             Ok(prepared) => {
-                if prepared.name.namespace().is_none_or(|namespace| self.namespaces.allows(namespace)) {
+                if self.spec.wants(&prepared.name) {
                     take(&prepared);
                 }
                 Some(prepared.resource_version)
@@ -148,7 +119,7 @@ pub async fn list_once(
     board: &Arc<Board>,
 ) -> Result<(), RequestError> {
     let sink = Sink::new(spec, store.open(&spec.selected.served), Arc::clone(queue), Arc::clone(board));
-    list(client, &Source::of(spec), &sink).await.map(drop)
+    list(client, Source::of(spec), &sink).await.map(drop)
 }
 
 /// What all loops share.
@@ -247,7 +218,7 @@ impl TypeLoop {
     async fn list(&mut self) -> Result<ResourceVersion, RequestError> {
         // Only the memory and load of lists is worth holding back; watches all run at once.
         let permit = self.shared.first_lists.acquire().await;
-        let version = list(&self.shared.client, &self.source, &self.sink).await;
+        let version = list(&self.shared.client, self.source.clone(), &self.sink).await;
         drop(permit);
         let version = version?;
         if let Some(gate) = self.gate.take() {

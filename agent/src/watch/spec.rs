@@ -1,0 +1,44 @@
+//! What is watched, and how.
+
+use meshsync_crds::agent_config::SecretPolicy;
+use meshsync_crds::informer_config::NamespaceSelection;
+use meshsync_crds::selection::SelectedType;
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::object::{ObjectName, PREPARE_REVISION, TypeContext};
+
+/// One type to be watched: its loop runs unchanged for as long as this does not change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WatchSpec {
+    /// The type.
+    pub selected: SelectedType,
+    /// What happens to values of Secrets.
+    pub secrets: SecretPolicy,
+    /// Which namespaces are wanted. Sorted out here, not by the server: one watch then serves any number of namespaces.
+    pub namespaces: NamespaceSelection,
+}
+
+impl WatchSpec {
+    /// What objects of the type are prepared with.
+    pub(super) fn context(&self) -> TypeContext {
+        let mut context = TypeContext::new(&self.selected.served, self.secrets);
+        context.metadata_only = self.selected.metadata_only;
+        context
+    }
+
+    /// Whether an object of this name is wanted.
+    pub(super) fn wants(&self, name: &ObjectName) -> bool {
+        name.namespace().is_none_or(|namespace| self.namespaces.allows(namespace))
+    }
+
+    /// Tells whether a position of an earlier process is one of the same watch: anything that decides which objects are
+    /// published, and with what in them, makes another one.
+    pub(super) fn fingerprint(&self) -> u64 {
+        let Self { selected: SelectedType { served, metadata_only }, secrets, namespaces } = self;
+        let NamespaceSelection { include, exclude } = namespaces;
+        let (api_version, kind) = (served.api_version(), &served.kind);
+        let all =
+            format!("{api_version} {kind} {metadata_only} {secrets:?} {include:?} {exclude:?} {PREPARE_REVISION}");
+        xxh3_64(all.as_bytes())
+    }
+}
