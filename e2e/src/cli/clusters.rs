@@ -145,7 +145,7 @@ pub(super) fn status(args: &StatusArgs) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     if labs.is_empty() {
-        print("no lab runs; start one with `cargo lab up`\n")?;
+        print("no lab runs; start one with `cargo lab up`")?;
     }
     for lab in &labs {
         let level = Cluster::level_in(lab).map_or_else(|_| "no cluster".to_owned(), |level| level.to_string());
