@@ -1,4 +1,4 @@
-//! What an agent says of itself.
+//! What an agent, and other servers in a lab, say of themselves over HTTP.
 
 use std::time::Duration;
 
@@ -47,14 +47,18 @@ pub async fn agent_snapshot() -> Result<Vec<Value>> {
     text.lines().map(|line| serde_json::from_str(line).with_context(|| format!("not an object: {line}"))).collect()
 }
 
-async fn get(address: &str, path: &str) -> Result<String> {
+/// What a server of plain HTTP in the lab answers.
+///
+/// # Errors
+/// When it does not answer, or with an error.
+pub async fn get(address: &str, path: &str) -> Result<String> {
     let mut config = kube::Config::new(format!("http://{address}").parse()?);
     // An answer of 503 is an answer.
     config.default_retry = false;
     config.read_timeout = Some(Duration::from_secs(10));
     let client = kube::Client::try_from(config)?;
     let text = client.request_text(Request::get(path).body(Vec::new())?).await;
-    text.with_context(|| format!("the agent does not answer at {address}{path}"))
+    text.with_context(|| format!("no answer from http://{address}{path}"))
 }
 
 fn value_of(name: &str, line: &str) -> Option<f64> {

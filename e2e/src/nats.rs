@@ -1,10 +1,11 @@
 //! A real nats-server inside a lab.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use futures::TryStreamExt as _;
 use serde_json::{Map, Value, json};
 
 use crate::assets::{self, Tool};
@@ -186,6 +187,34 @@ impl Nats {
             Some(store) => fs::remove_dir_all(store).with_context(|| format!("cannot remove {}", store.display())),
             None => Ok(()),
         }
+    }
+
+    /// Deletes all streams.
+    ///
+    /// # Errors
+    /// When the broker does not do so.
+    pub async fn drop_streams(&self) -> Result<()> {
+        let context = async_nats::jetstream::new(self.client().await?);
+        let names: Vec<String> = context.stream_names().try_collect().await.context("cannot list the streams")?;
+        for name in names {
+            context.delete_stream(&name).await.with_context(|| format!("cannot delete the stream {name}"))?;
+        }
+        Ok(())
+    }
+
+    /// Bytes of everything that JetStream keeps on disk.
+    #[must_use]
+    pub fn stored_bytes(&self) -> u64 {
+        fn size(path: &Path) -> u64 {
+            let Ok(entries) = fs::read_dir(path) else { return 0 };
+            let of = |entry: fs::DirEntry| match entry.metadata() {
+                Ok(meta) if meta.is_dir() => size(&entry.path()),
+                Ok(meta) => meta.len(),
+                Err(_) => 0,
+            };
+            entries.flatten().map(of).sum()
+        }
+        self.store.as_deref().map(size).unwrap_or_default()
     }
 
     /// The broker's process, for its log and memory.

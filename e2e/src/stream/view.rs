@@ -42,6 +42,8 @@ pub struct View {
     pub first: Option<Instant>,
     /// When the newest message came.
     pub last: Option<Instant>,
+    /// When the last object came that was not known.
+    pub last_new: Option<Instant>,
 }
 
 impl View {
@@ -132,7 +134,9 @@ impl View {
             }
             other => anyhow::bail!("unknown EventType `{other}`"),
         }
-        self.objects.insert(key.clone(), payload.clone());
+        if self.objects.insert(key.clone(), payload.clone()).is_none() {
+            self.last_new = self.last;
+        }
         Ok(key)
     }
 }

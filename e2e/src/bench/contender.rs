@@ -1,0 +1,152 @@
+//! What is measured, and what it is seen to use.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use serde::Serialize;
+
+use super::process;
+use crate::cluster::Cluster;
+use crate::lab::Lab;
+use crate::metrics::{Metrics, get};
+use crate::nats::Nats;
+use crate::process::Daemon;
+
+/// Where the broker tells what it was sent.
+const BROKER_MONITOR: &str = "127.0.0.1:8222";
+
+/// A program that publishes a cluster.
+#[derive(Clone, Debug)]
+pub struct Contender {
+    /// Name in tables.
+    pub name: &'static str,
+    /// The executable.
+    pub program: PathBuf,
+    /// Whether it is ours: then everything it publishes is compared with the cluster.
+    pub ours: bool,
+    /// Further arguments.
+    pub arguments: &'static [&'static str],
+}
+
+impl Contender {
+    /// Our agent.
+    #[must_use]
+    pub fn agent(program: &Path) -> Self {
+        let arguments = &["run", "--log-level=warn"];
+        Self { name: "agent", program: program.to_owned(), ours: true, arguments }
+    }
+
+    /// The Go original.
+    #[must_use]
+    pub fn peer(program: &Path) -> Self {
+        Self { name: "peer", program: program.to_owned(), ours: false, arguments: &[] }
+    }
+
+    pub(super) fn daemon(&self, lab: &Lab, cluster: &Cluster, nats: &Nats) -> Daemon {
+        lab.daemon(&format!("bench-{}", self.name), &self.program)
+            .args(self.arguments)
+            .env("KUBECONFIG", cluster.kubeconfig())
+            .env("BROKER_URL", nats.url())
+    }
+}
+
+/// What one run of one contender used.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Run {
+    /// From the start to the last object (for the null client: the last byte), in seconds.
+    pub seconds: f64,
+    /// CPU time for that, in seconds.
+    pub cpu_seconds: f64,
+    /// Largest resident set, in MiB; 0 for the null client, which keeps nothing.
+    pub peak_mib: f64,
+    /// Resident set some time later, in MiB.
+    pub settled_mib: f64,
+    /// Bytes that clients sent to the broker.
+    pub broker_bytes: u64,
+    /// Bytes that the broker keeps on disk.
+    pub stored_bytes: u64,
+    /// Requests to the API server.
+    pub requests: u64,
+    /// Watches that the API server ended because they were not read.
+    pub terminated: u64,
+}
+
+/// What other processes counted before a run.
+pub(super) struct Counts {
+    broker_bytes: u64,
+    requests: f64,
+    terminated: f64,
+}
+
+impl Counts {
+    pub(super) async fn now(cluster: &Cluster) -> Result<Self> {
+        let broker: serde_json::Value = serde_json::from_str(&get(BROKER_MONITOR, "/varz").await?)?;
+        let server = Metrics(cluster.kubectl(["get", "--raw", "/metrics"]).await?);
+        Ok(Self {
+            broker_bytes: broker.get("in_bytes").and_then(serde_json::Value::as_u64).context("no in_bytes")?,
+            requests: server.sum("apiserver_request_total"),
+            terminated: server.sum("apiserver_terminated_watchers_total"),
+        })
+    }
+
+    /// What was counted from `self` to `later`, in a run.
+    pub(super) fn until(&self, later: &Self, run: &mut Run) {
+        run.broker_bytes = later.broker_bytes - self.broker_bytes;
+        run.requests = (later.requests - self.requests) as u64;
+        run.terminated = (later.terminated - self.terminated) as u64;
+    }
+}
+
+/// What a process used from its start.
+pub(super) struct Meter {
+    pid: u32,
+    started: Instant,
+}
+
+impl Meter {
+    /// Starts the process.
+    pub(super) fn start(daemon: &Daemon) -> Result<Self> {
+        let started = Instant::now();
+        daemon.start()?;
+        Ok(Self { pid: daemon.pid().context("it ended at once")?, started })
+    }
+
+    /// Notes time and CPU time at the moment that the work was done.
+    pub(super) fn done(&self, last: Instant, run: &mut Run) -> Result<()> {
+        run.seconds = last.saturating_duration_since(self.started).as_secs_f64();
+        run.cpu_seconds = process::usage(self.pid)?.cpu.as_secs_f64();
+        Ok(())
+    }
+
+    /// Notes memory after a pause.
+    pub(super) async fn settle(&self, pause: Duration, run: &mut Run) -> Result<()> {
+        tokio::time::sleep(pause).await;
+        let settled = process::usage(self.pid)?;
+        let mib = |bytes: u64| bytes as f64 / 1024.0 / 1024.0;
+        run.peak_mib = mib(settled.peak_rss);
+        run.settled_mib = mib(settled.rss);
+        Ok(())
+    }
+}
+
+/// The median of each figure by itself.
+#[must_use]
+pub fn median(runs: &[Run]) -> Option<Run> {
+    let of = |figure: fn(&Run) -> f64| -> Option<f64> {
+        let mut values: Vec<f64> = runs.iter().map(figure).collect();
+        values.sort_by(f64::total_cmp);
+        values.get(values.len() / 2).copied()
+    };
+    Some(Run {
+        seconds: of(|run| run.seconds)?,
+        cpu_seconds: of(|run| run.cpu_seconds)?,
+        peak_mib: of(|run| run.peak_mib)?,
+        settled_mib: of(|run| run.settled_mib)?,
+        broker_bytes: of(|run| run.broker_bytes as f64)? as u64,
+        stored_bytes: of(|run| run.stored_bytes as f64)? as u64,
+        requests: of(|run| run.requests as f64)? as u64,
+        terminated: of(|run| run.terminated as f64)? as u64,
+    })
+}
