@@ -13,7 +13,7 @@ use meshsync_e2e::metrics::{Metrics, agent_snapshot};
 use meshsync_e2e::nats::Nats;
 use meshsync_e2e::process::Daemon;
 use meshsync_e2e::stream::Consumer;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 const DEADLINE: Duration = Duration::from_secs(60);
 const OBJECTS: &str = r#"
@@ -166,5 +166,26 @@ fn a_broker_that_comes_late_is_brought_in_line() -> Result<()> {
         .await?;
         nats.start().await?;
         await_equal(&cluster, &stored, &NOT_WATCHED, DEADLINE).await
+    })
+}
+
+#[test]
+fn a_stream_that_may_not_be_read_holds_nothing_up() -> Result<()> {
+    lab::run("state-denied", async |lab| {
+        let cluster = lab.cluster(Level::ControlPlane).start().await?;
+        let rights = json!({"publish": {"deny": ["$JS.API.CONSUMER.>"]}});
+        let nats = lab
+            .nats()
+            .jetstream()
+            .setting("authorization", json!({"users": [{"user": "u", "password": "p", "permissions": rights}]}))
+            .setting("no_auth_user", json!("u"))
+            .start()
+            .await?;
+        let consumer = Consumer::subscribe(nats.client().await?, None).await?;
+        let agent = agent(lab, &cluster, &nats)?;
+        agent.start()?;
+        await_equal(&cluster, &consumer, &NOT_WATCHED, DEADLINE).await?;
+        ensure!(agent.log().contains("publishing through core NATS"), "nobody is told:\n{}", agent.log());
+        Ok(())
     })
 }

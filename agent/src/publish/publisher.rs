@@ -13,6 +13,8 @@ use crate::stream::{SetupError, StreamSettings, Subjects, ensure};
 
 /// How often JetStream is asked for before core NATS has to do.
 const ATTEMPTS: u32 = 5;
+/// How often in a row a session may fail to begin before core NATS has to do.
+const FAILURES: u32 = 2;
 /// Wait between two of these attempts, and after a session that could not begin.
 const BETWEEN_ATTEMPTS: Duration = Duration::from_secs(1);
 /// How often a broker that offers less is looked at again.
@@ -33,15 +35,30 @@ impl Publisher {
 
     /// Publishes until everything is out after the shutdown began.
     pub async fn run(mut self) {
+        // In a row: a stream that is there and cannot be read, for lack of rights say, must not hold up everything.
+        let mut failures = 0;
+        let mut last_problem = String::new();
         loop {
             let Some((connection, encoding)) = self.parts.ready().await else { return };
-            let worked = match self.stream(&encoding).await {
-                Ok(stream) => self.store(encoding, connection.generation, stream).await,
-                Err(reason) => self.send(encoding, connection.generation, reason).await,
+            let stream = match failures {
+                0..FAILURES => self.stream(&encoding).await,
+                _ => Err(last_problem.clone()),
             };
-            if let Err(problem) = worked {
-                tracing::warn!(%problem, retry_in = ?BETWEEN_ATTEMPTS, "publishing cannot begin");
-                tokio::time::sleep(BETWEEN_ATTEMPTS).await;
+            let worked = match stream {
+                Ok(stream) => self.store(encoding, connection.generation, stream).await,
+                Err(reason) => {
+                    failures = 0;
+                    self.send(encoding, connection.generation, reason).await
+                }
+            };
+            match worked {
+                Ok(()) => failures = 0,
+                Err(problem) => {
+                    tracing::warn!(%problem, retry_in = ?BETWEEN_ATTEMPTS, "publishing cannot begin");
+                    failures += 1;
+                    last_problem = problem.to_string();
+                    tokio::time::sleep(BETWEEN_ATTEMPTS).await;
+                }
             }
             if self.parts.shutdown.has_begun() && self.parts.queue.is_empty() {
                 return;

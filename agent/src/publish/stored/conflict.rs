@@ -39,17 +39,14 @@ pub(super) fn judge(mine: Mine<'_>, theirs: Option<(&Stamp, u64)>) -> Verdict {
         (EventType::Deleted, EventType::Deleted) => Verdict::Stored(sequence),
         (EventType::Deleted, _) if same_object => Verdict::Replace(sequence),
         (EventType::Deleted, _) => Verdict::Superseded,
-        (_, EventType::Deleted) if same_object && is_final(stamp, theirs) && !insists => Verdict::GiveWay,
+        // Only a delete that is newer says that the object is gone: the objects of a type that was not to be watched for a
+        // while, or that a list did not show, were deleted at the version at which they may come back.
+        (_, EventType::Deleted) if same_object && is_ahead && !insists => Verdict::GiveWay,
         (_, EventType::Deleted) => Verdict::Replace(sequence),
         _ if same_object && stamp.hash == theirs.hash && stamp.encoding == theirs.encoding => Verdict::Stored(sequence),
         _ if is_ahead && comparable(stamp, theirs) && !insists => Verdict::GiveWay,
         _ => Verdict::Replace(sequence),
     }
-}
-
-/// Whether a delete means that the object cannot be there any more. Without a uid, the name may have been used again.
-fn is_final(mine: &Stamp, deleted: &Stamp) -> bool {
-    mine.uid.is_some() || mine.resource_version.is_older_than(&deleted.resource_version)
 }
 
 /// Versions of two groups, or of two storages, say nothing about each other.
@@ -99,9 +96,14 @@ mod tests {
     }
 
     #[test]
+    fn a_type_that_is_watched_again_comes_back_at_once() {
+        assert_eq!(verdict(&stamp(Added, "u", "6", 2), &stamp(Deleted, "u", "6", 0)), Verdict::Replace(9));
+    }
+
+    #[test]
     fn a_deleted_uid_does_not_come_back_but_a_name_does() {
-        assert_eq!(verdict(&stamp(Modified, "u", "6", 2), &stamp(Deleted, "u", "5", 0)), Verdict::GiveWay);
-        assert_eq!(verdict(&stamp(Added, "v", "6", 2), &stamp(Deleted, "u", "5", 0)), Verdict::Replace(9));
+        assert_eq!(verdict(&stamp(Modified, "u", "6", 2), &stamp(Deleted, "u", "7", 0)), Verdict::GiveWay);
+        assert_eq!(verdict(&stamp(Added, "v", "6", 2), &stamp(Deleted, "u", "7", 0)), Verdict::Replace(9));
         assert_eq!(verdict(&stamp(Added, "", "6", 2), &stamp(Deleted, "", "5", 0)), Verdict::Replace(9));
         assert_eq!(verdict(&stamp(Added, "", "4", 2), &stamp(Deleted, "", "5", 0)), Verdict::GiveWay);
     }

@@ -201,7 +201,9 @@ impl<'p> Session<'p> {
                 }
             }
             Action::Delete(removed) => {
-                let Some(served) = self.parts.store.served_type(item.type_id) else { return };
+                let Some(served) = self.parts.store.served_type(item.type_id) else {
+                    return self.parts.queue.confirm(item);
+                };
                 let payload = self.encoding.encode_deleted(&served, removed);
                 let uid = Some(removed.uid.clone()).filter(|uid| !uid.is_named());
                 let stamp = self.stamp(&served, uid, &removed.resource_version, 0, EventType::Deleted);
@@ -215,7 +217,9 @@ impl<'p> Session<'p> {
     }
 
     async fn send_state(&mut self, item: Item, object: Object, insists: bool) {
-        let Some(served) = self.parts.store.served_type(item.type_id) else { return };
+        let Some(served) = self.parts.store.served_type(item.type_id) else {
+            return self.parts.queue.confirm(item);
+        };
         let Object { uid, name, resource_version, hash, told, confirmed: _, sequence, body } = object;
         let Some(body) = body else {
             // Once a list has brought the body, the object is queued again.
@@ -407,6 +411,12 @@ impl<'p> Session<'p> {
 
     /// Stores the checkpoints that are due; looks whether the broker still answers.
     async fn tick(&mut self) -> Option<End> {
+        // While somebody was answered, say, acknowledgements may have come that were not looked at yet.
+        if let Some(Some(answer)) = self.answers.next().now_or_never()
+            && let Some(end) = self.take_answers(answer).await
+        {
+            return Some(end);
+        }
         if self.flight.oldest_since().is_some_and(|since| since.elapsed() > ACKNOWLEDGED_WITHIN) {
             tracing::warn!("the broker does not acknowledge; beginning anew");
             return Some(End::Broken);
