@@ -26,6 +26,9 @@ pub struct AgentConfig {
     /// What a published message looks like.
     #[serde(default)]
     pub publish: PublishConfig,
+    /// What the agent holds in memory.
+    #[serde(default, skip_serializing_if = "SnapshotConfig::is_default")]
+    pub snapshot: SnapshotConfig,
     /// The MeshSync whose `status.agent` the agent writes; absent: it reports nowhere.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub report_to: Option<ReportTarget>,
@@ -95,6 +98,34 @@ pub enum SecretPolicy {
     Publish,
 }
 
+/// What an agent holds in memory.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SnapshotConfig {
+    /// How much of each object.
+    #[serde(default)]
+    pub mode: SnapshotMode,
+}
+
+impl SnapshotConfig {
+    /// Left out of the document then, which older agents read as well.
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// How much of each object an agent holds in memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum SnapshotMode {
+    /// All of it, compressed.
+    #[default]
+    Full,
+    /// What tells it from others and from its other states; its body only until that is published. What is asked for later
+    /// is read from the broker's stream or the API server.
+    HashOnly,
+}
+
 /// The MeshSync whose status an agent reports into.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -123,6 +154,7 @@ mod tests {
             cluster_id: Some("uid-1".into()),
             informer_config: EffectiveInformerConfig { blacklist: vec!["po".into()], ..Default::default() },
             publish: PublishConfig { format: PublishFormat::Kubernetes, secrets: SecretPolicy::Publish },
+            snapshot: SnapshotConfig { mode: SnapshotMode::HashOnly },
             report_to: Some(ReportTarget { namespace: "ns".into(), name: "n".into(), uid: "u".into() }),
         };
         let json = serde_json::to_string(&config).unwrap();

@@ -10,7 +10,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::agent_config::{PublishFormat, SecretPolicy};
+use crate::agent_config::{PublishFormat, SecretPolicy, SnapshotMode};
 use crate::informer_config::InformerConfig;
 use crate::status::MeshSyncStatus;
 
@@ -57,6 +57,9 @@ pub struct MeshSyncSpec {
     /// What is published. Default: the Meshery format, Secrets redacted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub publish: Option<PublishSpec>,
+    /// What the agent holds in memory. Default: everything, compressed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot: Option<SnapshotSpec>,
     /// Settings of the agent's pod.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent: Option<AgentSpec>,
@@ -161,6 +164,16 @@ pub struct PublishSpec {
     /// What happens to the values of Secrets. Default: `redact`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secrets: Option<SecretPolicy>,
+}
+
+/// What the agent holds in memory.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SnapshotSpec {
+    /// How much of each object. Default: `full`. `hashOnly` is for giant clusters: an object's body is held only until it is
+    /// published, and what is asked for later is read from the broker's stream or the API server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<SnapshotMode>,
 }
 
 /// Settings of the agent's pod.

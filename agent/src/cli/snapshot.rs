@@ -11,7 +11,7 @@ use clap::{Args, ValueEnum};
 use futures::{StreamExt, stream};
 use indicatif::{ProgressBar, ProgressStyle};
 use kube::Client;
-use meshsync_crds::agent_config::SecretPolicy;
+use meshsync_crds::agent_config::{SecretPolicy, SnapshotMode};
 use meshsync_crds::informer_config::{EffectiveInformerConfig, InformerConfig, NamespaceSelection};
 use meshsync_crds::selection::select;
 use meshsync_runtime::client::{ClientArgs, Connected, Retry, connect};
@@ -131,7 +131,8 @@ impl SnapshotArgs {
             bail!("{}", problems.join("; "));
         }
         let secrets = if self.show_secrets { SecretPolicy::Publish } else { SecretPolicy::Redact };
-        let spec = |selected| WatchSpec { selected, secrets, namespaces: config.namespaces.clone() };
+        let mode = SnapshotMode::Full;
+        let spec = |selected| WatchSpec { selected, mode, secrets, namespaces: config.namespaces.clone() };
         Ok(selection.types.into_iter().map(spec).collect())
     }
 }

@@ -191,6 +191,7 @@ impl Planner {
     async fn follow(&mut self, config: &AgentConfig, selection: Selection) -> Arc<Vec<WatchSpec>> {
         let spec = |selected| WatchSpec {
             selected,
+            mode: config.snapshot.mode,
             secrets: config.publish.secrets,
             namespaces: config.informer_config.namespaces.clone(),
         };

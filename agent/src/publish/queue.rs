@@ -2,13 +2,16 @@
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
 use super::outbox::{Action, Change, Item, Next, Outbox};
 use crate::object::{ObjectName, Prepared, Uid};
 use crate::snapshot::{Outcome, Removed, Store, TypeId};
+
+/// How often those who wait for a shorter queue look.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// A shared [`Outbox`]. Pushing never waits for the broker: an API server cuts off watchers that read too slowly.
 #[derive(Debug, Default)]
@@ -76,6 +79,13 @@ impl Queue {
     /// See [`Outbox::return_unconfirmed`].
     pub fn return_unconfirmed(&self, item: Item) {
         self.lock().return_unconfirmed(item);
+    }
+
+    /// Waits until fewer than `limit` objects wait.
+    pub async fn shorter_than(&self, limit: usize) {
+        while self.len() >= limit {
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
     }
 
     /// Objects about which consumers are still to be told something.

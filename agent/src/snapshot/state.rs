@@ -3,12 +3,14 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use meshsync_crds::agent_config::SnapshotMode;
+
 use super::codec::{Codec, Packed};
 use super::rows::{Row, Rows};
 use super::table::{Confirmation, Outcome, Removed, TableStats, Told};
 use crate::object::{Prepared, ResourceVersion, Uid};
 
-/// A dictionary is trained once a table holds this many objects.
+/// A dictionary is trained once a table holds this many bodies.
 const TRAIN_AT: usize = 128;
 
 #[derive(Default)]
@@ -16,6 +18,9 @@ pub(super) struct State {
     pub(super) rows: Rows,
     pub(super) codec: Arc<Codec>,
     trained: bool,
+    mode: SnapshotMode,
+    /// Rows with a body.
+    bodies: usize,
     /// Number of the newest re-list; rows carry the number of the last one that saw them.
     relist: u32,
     /// Set while that re-list is running.
@@ -50,25 +55,43 @@ impl State {
         }
         row.resource_version = prepared.resource_version.clone();
         let unchanged = row.hash == prepared.hash && row.name == prepared.name;
-        if unchanged && row.body.is_some() {
+        row.hash = prepared.hash;
+        let confirmed = unchanged && row.is_confirmed();
+        let is_wanted = self.mode == SnapshotMode::Full || !confirmed;
+        if (unchanged && row.body.is_some()) || !is_wanted {
             return Outcome::Unchanged;
         }
-        row.hash = prepared.hash;
-        // What could not be sent for want of its body can be now.
-        let outcome = if unchanged && row.is_confirmed() { Outcome::Unchanged } else { Outcome::Modified };
         let body = self.codec.pack(&prepared.body);
-        self.packed_bytes += body.packed_len();
-        self.body_bytes += body.len();
+        let size = (body.len(), body.packed_len());
         let before = row.body.replace(body);
+        self.note_size(size);
         self.forget_size(before.as_ref());
-        outcome
+        self.train_if_due();
+        // What could not be sent for want of its body can be now.
+        if confirmed { Outcome::Unchanged } else { Outcome::Modified }
     }
 
     pub(super) fn confirm(&mut self, uid: &Uid, confirmation: Confirmation) {
+        let mode = self.mode;
         let Some(row) = self.rows.find_mut(uid) else { return };
         row.told = Told::Yes;
         row.confirmed_hash = confirmation.hash;
         row.sequence = confirmation.sequence;
+        if mode == SnapshotMode::HashOnly && row.is_confirmed() {
+            let body = row.body.take();
+            self.forget_size(body.as_ref());
+        }
+    }
+
+    pub(super) fn set_mode(&mut self, mode: SnapshotMode) {
+        self.mode = mode;
+        if mode == SnapshotMode::Full {
+            return;
+        }
+        let confirmed = self.rows.iter_mut().filter(|row| row.is_confirmed());
+        let dropped: Vec<_> = confirmed.filter_map(|row| row.body.take()).collect();
+        dropped.iter().for_each(|body| self.forget_size(Some(body)));
+        self.codec = if self.bodies == 0 { Arc::default() } else { Arc::clone(&self.codec) };
     }
 
     fn insert(&mut self, prepared: &Prepared) -> Outcome {
@@ -83,8 +106,7 @@ impl State {
         };
         let Prepared { uid, name, resource_version, hash, body, deleting: _ } = prepared;
         let body = self.codec.pack(body);
-        self.packed_bytes += body.packed_len();
-        self.body_bytes += body.len();
+        self.note_size((body.len(), body.packed_len()));
         self.rows.insert(Row {
             uid: uid.clone(),
             name: name.clone(),
@@ -96,10 +118,15 @@ impl State {
             sequence: 0,
             seen: self.relist,
         });
-        if !self.trained && self.rows.len() >= TRAIN_AT {
+        self.train_if_due();
+        Outcome::Added { replaced }
+    }
+
+    /// A dictionary takes memory, too: it is not worth it for bodies that are held for a moment.
+    fn train_if_due(&mut self) {
+        if !self.trained && self.mode == SnapshotMode::Full && self.bodies >= TRAIN_AT {
             self.train();
         }
-        Outcome::Added { replaced }
     }
 
     /// Trains a dictionary on the rows there are and packs them again with it.
@@ -152,8 +179,15 @@ impl State {
         !prepared.uid.is_named() || !last.is_older_than(&prepared.resource_version)
     }
 
+    fn note_size(&mut self, (body, packed): (usize, usize)) {
+        self.bodies += 1;
+        self.body_bytes += body;
+        self.packed_bytes += packed;
+    }
+
     fn forget_size(&mut self, body: Option<&Packed>) {
         let Some(body) = body else { return };
+        self.bodies -= 1;
         self.body_bytes = self.body_bytes.saturating_sub(body.len());
         self.packed_bytes = self.packed_bytes.saturating_sub(body.packed_len());
     }
@@ -168,7 +202,7 @@ impl State {
 
     pub(super) fn close(&mut self) -> Vec<Removed> {
         let rows = self.rows.remove_unless(|_| false);
-        *self = Self { closed: true, ..Self::default() };
+        *self = Self { closed: true, mode: self.mode, ..Self::default() };
         rows.into_iter().map(Removed::from).collect()
     }
 

@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use meshsync_crds::agent_config::SnapshotMode;
 use tokio::sync::Notify;
 
 use super::codec::Codec;
@@ -120,6 +121,12 @@ impl Table {
     fn lock(&self) -> MutexGuard<'_, State> {
         // Nothing panics while holding the lock; if it did, a row at worst would be missing until the next list.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sets how much of each object is held from here on. Bodies that are not to be held go; those that are, and are not
+    /// there, come with the next list.
+    pub fn set_mode(&self, mode: SnapshotMode) {
+        self.lock().set_mode(mode);
     }
 
     /// Takes in a state of an object, from a list or from a watch.

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use meshsync_crds::agent_config::SnapshotMode;
 use meshsync_crds::discovery::ServedType;
 use proptest::prelude::*;
 
@@ -260,4 +261,34 @@ proptest! {
         let stayed: BTreeSet<_> = present.intersection(&seen).map(|id| format!("n{id}")).collect();
         prop_assert_eq!(left, stayed);
     }
+}
+
+#[test]
+fn where_only_hashes_are_kept_a_body_goes_once_consumers_have_it() {
+    let table = Table::new();
+    table.set_mode(SnapshotMode::HashOnly);
+    let (one, two) = (object("a", "u1", 5, "one"), object("a", "u1", 6, "two"));
+    table.upsert(&one);
+    assert_eq!(table.get(&one.uid).unwrap().body, Some(one.body.clone()), "it is to be sent");
+    // A newer state came before the older one was confirmed.
+    assert_eq!(table.upsert(&two), Outcome::Modified);
+    table.confirm(&one.uid, Confirmation { hash: one.hash, sequence: 1 });
+    assert_eq!(table.get(&one.uid).unwrap().body, Some(two.body.clone()));
+    table.confirm(&one.uid, Confirmation { hash: two.hash, sequence: 2 });
+    assert_eq!(table.get(&one.uid).unwrap().body, None);
+    assert_eq!((table.stats().objects, table.stats().body_bytes), (1, 0));
+    assert_eq!(table.upsert(&two), Outcome::Unchanged);
+    assert_eq!(table.get(&one.uid).unwrap().body, None, "nobody needs it");
+
+    // Somebody needs it after all: the next list brings it, and it is sent.
+    table.want_body(&one.uid);
+    assert_eq!(table.upsert(&two), Outcome::Modified);
+    assert!(table.get(&one.uid).unwrap().body.is_some());
+
+    table.confirm(&one.uid, Confirmation { hash: two.hash, sequence: 3 });
+    table.set_mode(SnapshotMode::Full);
+    assert_eq!(table.upsert(&two), Outcome::Unchanged);
+    assert_eq!(table.get(&one.uid).unwrap().body, Some(two.body.clone()), "kept from here on");
+    table.set_mode(SnapshotMode::HashOnly);
+    assert_eq!(table.stats().packed_bytes, 0);
 }

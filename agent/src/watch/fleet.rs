@@ -128,6 +128,7 @@ impl Fleet {
         let served = &spec.selected.served;
         let name = served.name();
         let (type_id, table) = self.deps.store.open(served);
+        table.set_mode(spec.mode);
         self.deps.board.set_phase(&name, Phase::Pending);
         let (queue, board) = (Arc::clone(&self.deps.queue), Arc::clone(&self.deps.board));
         let (watched, reports) = (spec.clone(), Arc::clone(&board));

@@ -74,8 +74,7 @@ pub(super) async fn list(client: &Client, source: Source, sink: &Sink) -> Result
         // All pages of one consistent list carry the version of the first.
         version.get_or_insert(page.resource_version);
         sink.board.update(&sink.name, |report| report.bytes += pages.bytes() as u64);
-        // Pages are parsed on the runtime's threads: let others have a turn.
-        tokio::task::yield_now().await;
+        sink.make_room().await;
     }
     sink.queue.delete(sink.type_id, relist.finish());
     Ok(version.unwrap_or_default())

@@ -1,6 +1,6 @@
 //! What is watched, and how.
 
-use meshsync_crds::agent_config::SecretPolicy;
+use meshsync_crds::agent_config::{SecretPolicy, SnapshotMode};
 use meshsync_crds::informer_config::NamespaceSelection;
 use meshsync_crds::selection::SelectedType;
 use xxhash_rust::xxh3::xxh3_64;
@@ -12,6 +12,8 @@ use crate::object::{ObjectName, PREPARE_REVISION, TypeContext};
 pub struct WatchSpec {
     /// The type.
     pub selected: SelectedType,
+    /// How much of each object is held.
+    pub mode: SnapshotMode,
     /// What happens to values of Secrets.
     pub secrets: SecretPolicy,
     /// Which namespaces are wanted. Sorted out here, not by the server: one watch then serves any number of namespaces.
@@ -34,7 +36,8 @@ impl WatchSpec {
     /// Tells whether a position of an earlier process is one of the same watch: anything that decides which objects are
     /// published, and with what in them, makes another one.
     pub(super) fn fingerprint(&self) -> u64 {
-        let Self { selected: SelectedType { served, metadata_only }, secrets, namespaces } = self;
+        // How much is held makes no difference to what is published.
+        let Self { selected: SelectedType { served, metadata_only }, mode: _, secrets, namespaces } = self;
         let NamespaceSelection { include, exclude } = namespaces;
         let (api_version, kind) = (served.api_version(), &served.kind);
         let all =

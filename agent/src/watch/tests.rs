@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::{Request, Response};
 use kube::Client;
 use kube::client::Body;
-use meshsync_crds::agent_config::SecretPolicy;
+use meshsync_crds::agent_config::{SecretPolicy, SnapshotMode};
 use meshsync_crds::discovery::ServedType;
 use meshsync_crds::informer_config::NamespaceSelection;
 use meshsync_crds::selection::SelectedType;
@@ -37,7 +37,8 @@ fn spec() -> WatchSpec {
         verbs: vec!["list".into(), "watch".into()],
     };
     let namespaces = NamespaceSelection { include: vec![], exclude: vec!["hidden".into()] };
-    WatchSpec { selected: SelectedType { served, metadata_only: false }, secrets: SecretPolicy::Redact, namespaces }
+    let selected = SelectedType { served, metadata_only: false };
+    WatchSpec { selected, mode: SnapshotMode::Full, secrets: SecretPolicy::Redact, namespaces }
 }
 
 /// A type's destination, and an API server that gives one answer a request, in order.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kube::Client;
+use meshsync_crds::agent_config::SnapshotMode;
 use meshsync_runtime::readiness::Gate;
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
@@ -23,6 +24,9 @@ use crate::stream::{Position, Progress, TypeKey};
 /// Shortest time between two openings of one watch: a server that ends each at once must not be asked thousands of
 /// times a second.
 const MIN_GAP: Duration = Duration::from_secs(1);
+
+/// Bodies that may wait for the broker before lists do, where bodies are not kept.
+const WAITING_BODIES: usize = 4_000;
 
 /// Where the objects of one type go.
 pub(super) struct Sink {
@@ -55,6 +59,16 @@ impl Sink {
             fingerprint: spec.fingerprint(),
             context: spec.context(),
             spec: spec.clone(),
+        }
+    }
+
+    /// To be waited for between two pages.
+    pub(super) async fn make_room(&self) {
+        match self.spec.mode {
+            // Pages are parsed on the runtime's threads: let others have a turn.
+            SnapshotMode::Full => tokio::task::yield_now().await,
+            // Bodies are held until they are published: a whole cluster of them must not gather.
+            SnapshotMode::HashOnly => self.queue.shorter_than(WAITING_BODIES).await,
         }
     }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use meshsync_crds::agent_config::{AgentConfig, PublishConfig, ReportTarget};
+use meshsync_crds::agent_config::{AgentConfig, PublishConfig, ReportTarget, SnapshotConfig};
 use meshsync_crds::informer_config::{EffectiveInformerConfig, InformerConfig};
 use meshsync_crds::selection::{Selection, select};
 use meshsync_crds::{AgentSpec, ConfigurationSource, ExternalBroker, ManagedBroker, RefusedType};
@@ -156,6 +156,7 @@ fn assemble(
         revision: String::new(),
         cluster_id: Some(input.surroundings.cluster_id.clone()),
         informer_config,
+        snapshot: SnapshotConfig { mode: spec.snapshot.clone().unwrap_or_default().mode.unwrap_or_default() },
         publish: PublishConfig {
             format: publish.format.unwrap_or_default(),
             secrets: publish.secrets.unwrap_or_default(),
