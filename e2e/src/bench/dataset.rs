@@ -36,10 +36,41 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// All kinds.
+    pub const ALL: [Self; 7] = [
+        Self::Pod,
+        Self::ReplicaSet,
+        Self::Secret,
+        Self::ConfigMap,
+        Self::EndpointSlice,
+        Self::Deployment,
+        Self::Service,
+    ];
+
+    /// Share of the kind in a data set, in percent.
+    #[must_use]
+    pub fn percent(self) -> usize {
+        let of_the_others: usize = MIX.iter().map(|(_, percent)| percent).sum();
+        MIX.iter().find(|(kind, _)| *kind == self).map_or(100 - of_the_others, |(_, percent)| *percent)
+    }
+
     /// Path of the collection in `namespace`.
     #[must_use]
     pub fn collection(self, namespace: &str) -> String {
-        let (prefix, plural) = match self {
+        let (prefix, plural) = self.location();
+        format!("/{prefix}/namespaces/{namespace}/{plural}")
+    }
+
+    /// Path of the collection in all namespaces.
+    #[must_use]
+    pub fn everywhere(self) -> String {
+        let (prefix, plural) = self.location();
+        format!("/{prefix}/{plural}")
+    }
+
+    /// API version path and plural.
+    fn location(self) -> (&'static str, &'static str) {
+        match self {
             Self::Pod => ("api/v1", "pods"),
             Self::ReplicaSet => ("apis/apps/v1", "replicasets"),
             Self::Secret => ("api/v1", "secrets"),
@@ -47,8 +78,7 @@ impl Kind {
             Self::EndpointSlice => ("apis/discovery.k8s.io/v1", "endpointslices"),
             Self::Deployment => ("apis/apps/v1", "deployments"),
             Self::Service => ("api/v1", "services"),
-        };
-        format!("/{prefix}/namespaces/{namespace}/{plural}")
+        }
     }
 }
 

@@ -5,4 +5,5 @@ pub mod dataset;
 pub mod load;
 pub mod null_client;
 pub mod process;
+pub mod replay;
 pub mod snapshot;

@@ -1,29 +1,46 @@
-//! `cargo lab bench`: the agent beside others.
+//! `cargo lab bench`: the agent beside others, and on its own under load.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use clap::Args;
+use clap::{Args, ValueEnum};
+use serde_json::{Value, json};
 
 use super::print;
 use crate::assets;
 use crate::bench::contender::Contender;
-use crate::bench::snapshot;
+use crate::bench::{replay, snapshot};
 use crate::cluster::Level;
-use crate::lab;
+use crate::lab::{self, Lab};
 
 #[derive(Debug, Args)]
 pub(super) struct BenchArgs {
-    /// Objects to create
+    /// What to measure
+    #[arg(long, value_enum, default_value = "snapshot")]
+    scenario: Scenario,
+    /// Objects to create, or to replay
     #[arg(long, default_value_t = 20_000, value_name = "NUMBER")]
     objects: usize,
-    /// Runs of each contender, in turn
+    /// Runs of each contender, in turn (snapshot)
     #[arg(long, default_value_t = 3, value_name = "NUMBER")]
     runs: usize,
-    /// Executable of the Go original, to run beside ours
+    /// Executable of the Go original, to run beside ours (snapshot)
     #[arg(long, value_name = "PATH")]
     peer: Option<PathBuf>,
+    /// Keep hashes only (memory)
+    #[arg(long)]
+    hash_only: bool,
+    /// Events a second [default: 1000, of an outage 5000]
+    #[arg(long, value_name = "NUMBER")]
+    rate: Option<u64>,
+    /// Seconds of events (latency, outage)
+    #[arg(long, default_value_t = 60, value_name = "NUMBER")]
+    seconds: u64,
+    /// Events to send (throughput)
+    #[arg(long, default_value_t = 300_000, value_name = "NUMBER")]
+    events: u64,
     /// Measure the binary of the tests instead of an optimised one: quick, to see that the benchmark works
     #[arg(long)]
     debug: bool,
@@ -32,7 +49,21 @@ pub(super) struct BenchArgs {
     json: bool,
 }
 
-/// Measures and prints one table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Scenario {
+    /// From the start to the last object, beside a null client and others; on a real API server
+    Snapshot,
+    /// Memory with very many objects, and a restart; replayed
+    Memory,
+    /// Events that an agent on one core can follow; replayed
+    Throughput,
+    /// How long an event takes; replayed
+    Latency,
+    /// The broker is away while events go on; replayed
+    Outage,
+}
+
+/// Measures and prints.
 pub(super) fn run(args: &BenchArgs) -> Result<ExitCode> {
     if let Some(peer) = &args.peer {
         ensure!(peer.is_file(), "--peer {}: there is no such file", peer.display());
@@ -40,16 +71,37 @@ pub(super) fn run(args: &BenchArgs) -> Result<ExitCode> {
     assets::ensure_all(Level::Api.tools())?;
     assets::ensure_all(&[assets::Tool::NatsServer])?;
     let agent = super::test::build_agent(!args.debug)?;
-    let ours = [Contender::agent(&agent)];
-    let contenders: Vec<Contender> = ours.into_iter().chain(args.peer.as_deref().map(Contender::peer)).collect();
-    let mut report = snapshot::Report::default();
+    let mut report = (String::new(), Value::Null);
     lab::run("bench", async |lab| {
-        report = snapshot::run(lab, &contenders, args.objects, args.runs).await?;
+        report = measure(lab, &agent, args).await?;
         Ok(())
     })?;
-    print(report.table()?)?;
+    print(&report.0)?;
     if args.json {
-        print(serde_json::to_string(&report)?)?;
+        print(report.1.to_string())?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What was found, for people and as JSON.
+async fn measure(lab: &Lab, agent: &Path, args: &BenchArgs) -> Result<(String, Value)> {
+    let (objects, duration) = (args.objects, Duration::from_secs(args.seconds));
+    let value = match args.scenario {
+        Scenario::Snapshot => {
+            let ours = [Contender::agent(agent)];
+            let contenders: Vec<_> = ours.into_iter().chain(args.peer.as_deref().map(Contender::peer)).collect();
+            let report = snapshot::run(lab, &contenders, objects, args.runs).await?;
+            return Ok((report.table()?, serde_json::to_value(&report)?));
+        }
+        Scenario::Memory => json!(replay::memory(lab, agent, objects, args.hash_only).await?),
+        Scenario::Throughput => json!(replay::throughput(lab, agent, objects, args.events).await?),
+        Scenario::Latency => json!(replay::latency(lab, agent, objects, args.rate.unwrap_or(1_000), duration).await?),
+        Scenario::Outage => json!(replay::outage(lab, agent, objects, args.rate.unwrap_or(5_000), duration).await?),
+    };
+    let line = |(name, value): (&String, &Value)| match value.as_f64() {
+        Some(number) if value.is_f64() => format!("{name:<18} {number:>14.2}"),
+        _ => format!("{name:<18} {value:>14}"),
+    };
+    let lines: Vec<String> = value.as_object().into_iter().flatten().map(line).collect();
+    Ok((lines.join("\n"), value))
 }

@@ -1,0 +1,14 @@
+//! Loads that a real API server on a small machine cannot make: what one said is recorded and said again, many times over
+//! and as fast as it is read. The broker is real.
+
+mod record;
+mod scenarios;
+mod server;
+mod template;
+mod world;
+
+pub use record::{Recording, record};
+pub use scenarios::{Latency, Memory, Outage, Throughput, latency, memory, outage, throughput};
+pub use server::serve;
+pub use template::{CHANGE_LABEL, Copy, Template};
+pub use world::World;

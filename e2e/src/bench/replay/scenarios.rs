@@ -1,0 +1,420 @@
+//! What is measured with a replayed cluster.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use async_nats::jetstream::consumer::push;
+use futures::StreamExt as _;
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::{CHANGE_LABEL, Recording, World, record, serve};
+use crate::await_condition;
+use crate::bench::dataset::Kind;
+use crate::bench::load::load;
+use crate::bench::process;
+use crate::cluster::Level;
+use crate::lab::Lab;
+use crate::metrics::Metrics;
+use crate::nats::Nats;
+use crate::process::Daemon;
+use crate::progress::say;
+use crate::stream::Consumer;
+
+/// Objects of the real cluster that is recorded.
+const RECORDED: usize = 2_000;
+/// Longest time for one step.
+const DEADLINE: Duration = Duration::from_secs(900);
+/// How long after the last object the memory is read again.
+const SETTLE: Duration = Duration::from_secs(30);
+const STATE: &str = "meshsync.state.>";
+
+/// A replayed cluster, a broker and an agent that is live.
+struct Stage {
+    world: Arc<World>,
+    nats: Nats,
+    agent: Daemon,
+    /// From the agent's start until everything was stored.
+    seconds: f64,
+}
+
+async fn recording(lab: &Lab) -> Result<Recording> {
+    say(format!("recording a real API server with {RECORDED} objects"));
+    let cluster = lab.cluster(Level::Api).apiserver_arg("--disable-admission-plugins=ServiceAccount").start().await?;
+    let client = cluster.client().await?;
+    load(&client, RECORDED).await?;
+    record(&client).await
+}
+
+impl Stage {
+    async fn set(lab: &Lab, program: &Path, objects: usize, hash_only: bool, pinned: bool) -> Result<Self> {
+        let world = Arc::new(World::new(recording(lab).await?, objects));
+        let address = serve(Arc::clone(&world)).await?;
+        let nats = lab.nats().jetstream().max_payload(8 * 1024 * 1024).start().await?;
+        let files = Files::write(lab.dir(), &address.to_string(), hash_only)?;
+        let arguments = ["run", "--log-level=warn", "--config"];
+        let agent = if pinned {
+            lab.daemon("bench-agent", "/usr/bin/taskset").args(["-c", "1"]).arg(program)
+        } else {
+            lab.daemon("bench-agent", program)
+        };
+        let agent =
+            agent.args(arguments).arg(&files.config).env("KUBECONFIG", &files.kubeconfig).env("BROKER_URL", nats.url());
+        let started = Instant::now();
+        agent.start()?;
+        let mut stage = Self { world, nats, agent, seconds: 0.0 };
+        stage.stored(objects).await?;
+        stage.seconds = started.elapsed().as_secs_f64();
+        say(format!("{} objects stored in {:.1} s", stage.world.objects(), stage.seconds));
+        let live = Kind::ALL.len();
+        await_condition("every watch is open", DEADLINE, async || Ok((stage.world.watched() >= live).then_some(())))
+            .await?;
+        Ok(stage)
+    }
+
+    /// Waits until the stream has a message for every object.
+    async fn stored(&self, objects: usize) -> Result<()> {
+        let expected = self.world.objects() as u64;
+        let context = async_nats::jetstream::new(self.nats.client().await?);
+        let mut told = 0;
+        await_condition("every object is stored", DEADLINE, async || {
+            self.agent.ensure_running()?;
+            let Ok(name) = context.stream_by_subject(STATE).await else { return Ok(None) };
+            let stream = context.get_stream(&name).await?;
+            let messages = stream.cached_info().state.messages;
+            if messages >= told + objects as u64 / 10 + 1 {
+                told = messages;
+                say(format!("{messages} messages stored"));
+            }
+            Ok((messages >= expected).then_some(()))
+        })
+        .await
+    }
+
+    fn pid(&self) -> Result<u32> {
+        self.agent.pid().context("the agent ended")
+    }
+
+    /// Waits until a consumer of the stream has the last change of every object.
+    async fn settled(&self) -> Result<()> {
+        let consumer = Consumer::stored(self.nats.client().await?, None).await?;
+        let expected = self.world.last_changes();
+        let differences = || {
+            let view = consumer.view();
+            let found: std::collections::HashMap<&str, Option<u64>> = view
+                .keys()
+                .map(|key| (key.name.as_str(), view.get(key).and_then(|object| change_of(&object))))
+                .collect();
+            expected.iter().filter(|(name, change)| found.get(name.as_str()) != Some(&Some(**change))).count()
+        };
+        let settled = await_condition("every change is stored", Duration::from_secs(120), async || {
+            // Each look reads the whole view.
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            Ok((differences() == 0).then_some(()))
+        });
+        settled.await.with_context(|| format!("{} of {} objects differ", differences(), expected.len()))
+    }
+
+    async fn end(self) -> Result<()> {
+        self.agent.stop(Duration::from_secs(30)).await.map(drop)
+    }
+}
+
+/// The number of the last change in an object of the Meshery format.
+fn change_of(object: &Value) -> Option<u64> {
+    let labels = object.pointer("/metadata/labels")?.as_array()?;
+    let label = labels.iter().find(|label| label.get("key").and_then(Value::as_str) == Some(CHANGE_LABEL))?;
+    label.get("value")?.as_str()?.parse().ok()
+}
+
+struct Files {
+    kubeconfig: PathBuf,
+    config: PathBuf,
+}
+
+impl Files {
+    fn write(dir: &Path, server: &str, hash_only: bool) -> Result<Self> {
+        let files = Self { kubeconfig: dir.join("replay.kubeconfig"), config: dir.join("agent.json") };
+        let kubeconfig = json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "replay",
+            "clusters": [{"name": "replay", "cluster": {"server": format!("http://{server}")}}],
+            "contexts": [{"name": "replay", "context": {"cluster": "replay", "user": "nobody"}}],
+            "users": [{"name": "nobody", "user": {}}],
+        });
+        std::fs::write(&files.kubeconfig, kubeconfig.to_string())?;
+        let mode = if hash_only { "hashOnly" } else { "full" };
+        std::fs::write(&files.config, json!({"revision": "", "snapshot": {"mode": mode}}).to_string())?;
+        Ok(files)
+    }
+}
+
+/// What a large cluster takes.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Memory {
+    /// Objects.
+    pub objects: usize,
+    /// Whether only hashes are kept.
+    pub hash_only: bool,
+    /// From the start until every object was stored.
+    pub seconds: f64,
+    /// CPU time until then.
+    pub cpu_seconds: f64,
+    /// Bytes of the lists.
+    pub list_bytes: u64,
+    /// Largest resident set, in MiB.
+    pub peak_mib: f64,
+    /// Resident set half a minute later, in MiB.
+    pub settled_mib: f64,
+    /// Time until a restarted agent watches everything again, in seconds.
+    pub restart_seconds: f64,
+    /// Bytes that it read from the API server for that.
+    pub restart_bytes: u64,
+    /// Largest resident set of the restarted agent, in MiB.
+    pub restart_peak_mib: f64,
+}
+
+/// Measures memory with `objects` objects, and a restart.
+///
+/// # Errors
+/// The first step that fails.
+pub async fn memory(lab: &Lab, program: &Path, objects: usize, hash_only: bool) -> Result<Memory> {
+    let stage = Stage::set(lab, program, objects, hash_only, false).await?;
+    let used = process::usage(stage.pid()?)?;
+    tokio::time::sleep(SETTLE).await;
+    let settled = process::usage(stage.pid()?)?;
+    let mib = |bytes: u64| bytes as f64 / 1024.0 / 1024.0;
+    let mut result = Memory {
+        objects: stage.world.objects(),
+        hash_only,
+        seconds: stage.seconds,
+        cpu_seconds: used.cpu.as_secs_f64(),
+        list_bytes: stage.world.listed.load(Ordering::Relaxed),
+        peak_mib: mib(settled.peak_rss),
+        settled_mib: mib(settled.rss),
+        ..Memory::default()
+    };
+    stage.agent.stop(Duration::from_secs(30)).await?;
+    let started = Instant::now();
+    stage.agent.start()?;
+    await_condition("every watch is open again", DEADLINE, async || {
+        stage.agent.ensure_running()?;
+        Ok((stage.world.watched() >= Kind::ALL.len()).then_some(()))
+    })
+    .await?;
+    result.restart_seconds = started.elapsed().as_secs_f64();
+    result.restart_bytes = Metrics::of_agent().await?.sum("meshsync_received_bytes_total") as u64;
+    result.restart_peak_mib = mib(process::usage(stage.pid()?)?.peak_rss);
+    stage.end().await?;
+    Ok(result)
+}
+
+/// What an agent on one core can follow.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Throughput {
+    /// Events that were sent.
+    pub events: u64,
+    /// Time until all were read, in seconds.
+    pub seconds: f64,
+    /// CPU time of the agent for that, in seconds.
+    pub cpu_seconds: f64,
+    /// Messages that it stored: fewer than events where an object changed again before its turn.
+    pub stored: u64,
+    /// Resident set at the end, in MiB.
+    pub rss_mib: f64,
+}
+
+/// Sends `events` events as fast as the agent, which has one core, reads them.
+///
+/// # Errors
+/// The first step that fails, or a difference at the end.
+pub async fn throughput(lab: &Lab, program: &Path, objects: usize, events: u64) -> Result<Throughput> {
+    let stage = Stage::set(lab, program, objects, false, true).await?;
+    let before = (process::usage(stage.pid()?)?, Metrics::of_agent().await?);
+    let started = Instant::now();
+    for number in 0..events {
+        stage.world.change(kind(number), number as usize, true).await;
+    }
+    await_condition("the outbox is empty", DEADLINE, async || {
+        Ok((Metrics::of_agent().await?.sum("meshsync_outbox") == 0.0).then_some(()))
+    })
+    .await?;
+    let elapsed = started.elapsed();
+    let after = (process::usage(stage.pid()?)?, Metrics::of_agent().await?);
+    stage.settled().await?;
+    let published = |metrics: &Metrics| metrics.sum("meshsync_published_total");
+    let result = Throughput {
+        events,
+        seconds: elapsed.as_secs_f64(),
+        cpu_seconds: (after.0.cpu - before.0.cpu).as_secs_f64(),
+        stored: (published(&after.1) - published(&before.1)) as u64,
+        rss_mib: after.0.rss as f64 / 1024.0 / 1024.0,
+    };
+    stage.end().await?;
+    Ok(result)
+}
+
+/// How long an event takes.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Latency {
+    /// Events a second.
+    pub rate: u64,
+    /// Events that were seen.
+    pub events: usize,
+    /// From the moment that the API server has an event to the moment that a consumer of the stream has it, in
+    /// milliseconds: median.
+    pub p50_ms: f64,
+    /// 99 of 100.
+    pub p99_ms: f64,
+    /// The slowest.
+    pub max_ms: f64,
+    /// CPU time of the agent for a second, in seconds.
+    pub cpu: f64,
+}
+
+/// Sends `rate` events a second for `duration`.
+///
+/// # Errors
+/// The first step that fails.
+pub async fn latency(lab: &Lab, program: &Path, objects: usize, rate: u64, duration: Duration) -> Result<Latency> {
+    let stage = Stage::set(lab, program, objects, false, false).await?;
+    let total = rate * duration.as_secs();
+    let seen = tokio::spawn(arrivals(stage.nats.client().await?, total));
+    let cpu = process::usage(stage.pid()?)?.cpu;
+    let began = Instant::now();
+    let mut sent = Vec::new();
+    paced(rate, duration, async |number| {
+        sent.push(Instant::now());
+        stage.world.change(kind(number), number as usize, false).await;
+    })
+    .await;
+    let cpu = (process::usage(stage.pid()?)?.cpu - cpu).as_secs_f64() / began.elapsed().as_secs_f64();
+    let seen = tokio::time::timeout(Duration::from_secs(30), seen).await.context("events are missing")???;
+    let took = |(change, at): &(u64, Instant)| {
+        let sent = sent.get(usize::try_from(*change).ok()?.checked_sub(1)?)?;
+        Some(at.saturating_duration_since(*sent).as_secs_f64() * 1e3)
+    };
+    let mut took: Vec<f64> = seen.iter().filter_map(took).collect();
+    took.sort_by(f64::total_cmp);
+    let at = |share: f64| took.get((took.len() as f64 * share) as usize).copied().unwrap_or_default();
+    ensure!(stage.world.terminated.load(Ordering::Relaxed) == 0, "a watch was not read fast enough");
+    let max_ms = took.last().copied().unwrap_or_default();
+    let result = Latency { rate, events: took.len(), p50_ms: at(0.5), p99_ms: at(0.99), max_ms, cpu };
+    stage.end().await?;
+    Ok(result)
+}
+
+/// Numbers of changes with the time at which a consumer of the stream had them, up to the one with number `last`.
+async fn arrivals(client: async_nats::Client, last: u64) -> Result<Vec<(u64, Instant)>> {
+    let context = async_nats::jetstream::new(client.clone());
+    let name = context.stream_by_subject(STATE).await?;
+    let config = push::OrderedConfig {
+        deliver_subject: client.new_inbox(),
+        filter_subject: STATE.to_owned(),
+        deliver_policy: async_nats::jetstream::consumer::DeliverPolicy::New,
+        ..push::OrderedConfig::default()
+    };
+    let stream = context.get_stream_no_info(name).await?;
+    let mut messages = stream.create_consumer(config).await?.messages().await?;
+    let marker = format!("\"key\":\"{CHANGE_LABEL}\",\"value\":\"");
+    let mut seen = Vec::new();
+    while let Some(message) = messages.next().await {
+        let payload = message?.message.payload;
+        let now = Instant::now();
+        let Some(place) = memchr::memmem::find(&payload, marker.as_bytes()) else { continue };
+        let digits = payload.get(place + marker.len()..).unwrap_or_default();
+        let digits: String =
+            digits.iter().take_while(|byte| byte.is_ascii_digit()).map(|byte| char::from(*byte)).collect();
+        let change = digits.parse().unwrap_or_default();
+        seen.push((change, now));
+        if change == last {
+            break;
+        }
+    }
+    Ok(seen)
+}
+
+/// What an outage of the broker does.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Outage {
+    /// Events a second.
+    pub rate: u64,
+    /// How long the broker was away, in seconds.
+    pub seconds: f64,
+    /// Events meanwhile.
+    pub events: u64,
+    /// Watches that were ended because they were not read.
+    pub terminated: u64,
+    /// Resident set before, in MiB.
+    pub before_mib: f64,
+    /// Largest resident set, in MiB.
+    pub peak_mib: f64,
+    /// Time from the broker's return until everything was stored, in seconds.
+    pub recovery_seconds: f64,
+}
+
+/// Kills the broker for `duration` while `rate` events come a second.
+///
+/// # Errors
+/// The first step that fails, or a difference at the end.
+pub async fn outage(lab: &Lab, program: &Path, objects: usize, rate: u64, duration: Duration) -> Result<Outage> {
+    let stage = Stage::set(lab, program, objects, false, false).await?;
+    let mib = |bytes: u64| bytes as f64 / 1024.0 / 1024.0;
+    let before = process::usage(stage.pid()?)?;
+    stage.nats.kill().await?;
+    let began = Instant::now();
+    let mut events = 0;
+    paced(rate, duration, async |number| {
+        events = stage.world.change(kind(number), number as usize, false).await;
+    })
+    .await;
+    let seconds = began.elapsed().as_secs_f64();
+    let after = process::usage(stage.pid()?)?;
+    stage.nats.start().await?;
+    let back = Instant::now();
+    stage.settled().await?;
+    let result = Outage {
+        rate,
+        seconds,
+        events,
+        terminated: stage.world.terminated.load(Ordering::Relaxed),
+        before_mib: mib(before.rss),
+        peak_mib: mib(after.peak_rss),
+        recovery_seconds: back.elapsed().as_secs_f64(),
+    };
+    stage.end().await?;
+    Ok(result)
+}
+
+/// Calls `each` `rate` times a second, a few at a time, as events come from a cluster.
+async fn paced(rate: u64, duration: Duration, mut each: impl AsyncFnMut(u64)) {
+    let mut tick = tokio::time::interval(Duration::from_millis(1));
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Burst);
+    let (began, total) = (Instant::now(), rate * duration.as_secs());
+    let mut done = 0;
+    while done < total {
+        tick.tick().await;
+        let due = (began.elapsed().as_secs_f64() * rate as f64) as u64;
+        while done < due.min(total) {
+            each(done).await;
+            done += 1;
+        }
+    }
+}
+
+/// Kinds in turn, pods most often.
+fn kind(number: u64) -> Kind {
+    match number % 10 {
+        0..6 => Kind::Pod,
+        6 => Kind::ReplicaSet,
+        7 => Kind::EndpointSlice,
+        8 => Kind::ConfigMap,
+        _ => Kind::Deployment,
+    }
+}
