@@ -18,6 +18,9 @@ use crate::snapshot::{Outcome, Removed, Told, TypeId};
 /// applies all upserts before all deletes: both in one batch would end with no row.
 pub const RECREATE_DELAY: Duration = Duration::from_secs(1);
 
+/// Entries for which there is room even when nothing waits.
+const KEPT_CAPACITY: usize = 1_024;
+
 /// Something that changed in the snapshot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
@@ -319,6 +322,9 @@ impl Outbox {
         self.held_waiting += usize::from(entry.is_held_waiting());
         if entry.is_busy() || entry.held {
             self.entries.insert(key.clone(), entry);
+        } else if self.entries.is_empty() && self.entries.capacity() > KEPT_CAPACITY {
+            // The first lists go through here: their size must not be kept for ever.
+            self.entries.shrink_to(KEPT_CAPACITY);
         }
         result
     }

@@ -83,6 +83,8 @@ impl Queue {
 
     /// Waits until fewer than `limit` objects wait.
     pub async fn shorter_than(&self, limit: usize) {
+        // Callers are in loops: let others have a turn.
+        tokio::task::yield_now().await;
         while self.len() >= limit {
             tokio::time::sleep(LOOK_AGAIN).await;
         }

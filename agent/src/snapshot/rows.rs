@@ -33,10 +33,57 @@ impl Row {
     }
 }
 
-/// Rows in slots that are used again, found by uid and by name.
+/// Slots in a block.
+const BLOCK: usize = 128;
+
+/// Slots that are used again. They stand in blocks: a vector of them all would be copied, and held twice, whenever it grows,
+/// and be half empty after that.
+#[derive(Default)]
+struct Slots {
+    blocks: Vec<Vec<Option<Row>>>,
+}
+
+impl Slots {
+    fn len(&self) -> usize {
+        self.blocks.last().map_or(0, |last| (self.blocks.len() - 1) * BLOCK + last.len())
+    }
+
+    fn get(&self, slot: usize) -> Option<&Row> {
+        self.blocks.get(slot / BLOCK)?.get(slot % BLOCK)?.as_ref()
+    }
+
+    fn get_mut(&mut self, slot: usize) -> Option<&mut Option<Row>> {
+        self.blocks.get_mut(slot / BLOCK)?.get_mut(slot % BLOCK)
+    }
+
+    /// Adds an empty slot; gives its number.
+    fn push(&mut self) -> usize {
+        match self.blocks.last_mut() {
+            Some(last) if last.len() < BLOCK => last.push(None),
+            _ => {
+                // Most tables are small: the first block grows as needed, the others are as large as they will be.
+                let size = if self.blocks.is_empty() { 1 } else { BLOCK };
+                let mut block = Vec::with_capacity(size);
+                block.push(None);
+                self.blocks.push(block);
+            }
+        }
+        self.len() - 1
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &Row> {
+        self.blocks.iter().flatten().flatten()
+    }
+
+    fn iter_mut(&mut self) -> impl Iterator<Item = &mut Row> {
+        self.blocks.iter_mut().flatten().flatten()
+    }
+}
+
+/// Rows in slots, found by uid and by name.
 #[derive(Default)]
 pub(super) struct Rows {
-    slots: Vec<Option<Row>>,
+    slots: Slots,
     free: Vec<u32>,
     by_uid: HashTable<u32>,
     by_name: HashTable<u32>,
@@ -54,15 +101,15 @@ impl Rows {
     }
 
     pub(super) fn slot(&self, slot: usize) -> Option<&Row> {
-        self.slots.get(slot)?.as_ref()
+        self.slots.get(slot)
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Row> {
-        self.slots.iter().flatten()
+        self.slots.iter()
     }
 
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Row> {
-        self.slots.iter_mut().flatten()
+        self.slots.iter_mut()
     }
 
     pub(super) fn find(&self, uid: &Uid) -> Option<&Row> {
@@ -89,11 +136,8 @@ impl Rows {
         let (uid_hash, name_hash) = (hasher.hash_one(&row.uid), hasher.hash_one(&row.name));
         let slot = match free.pop() {
             Some(slot) => slot,
-            None => {
-                slots.push(None);
-                // Four billion objects of a type do not fit into any etcd.
-                u32::try_from(slots.len() - 1).unwrap_or(u32::MAX)
-            }
+            // Four billion objects of a type do not fit into any etcd.
+            None => u32::try_from(slots.push()).unwrap_or(u32::MAX),
         };
         if let Some(place) = slots.get_mut(slot as usize) {
             *place = Some(row);
@@ -122,10 +166,10 @@ impl Rows {
     }
 }
 
-fn is_row(slots: &[Option<Row>], slot: u32, matches: impl Fn(&Row) -> bool) -> bool {
-    slots.get(slot as usize).and_then(Option::as_ref).is_some_and(matches)
+fn is_row(slots: &Slots, slot: u32, matches: impl Fn(&Row) -> bool) -> bool {
+    slots.get(slot as usize).is_some_and(matches)
 }
 
-fn hash_of(slots: &[Option<Row>], slot: u32, hash: impl Fn(&Row) -> u64) -> u64 {
-    slots.get(slot as usize).and_then(Option::as_ref).map_or(0, hash)
+fn hash_of(slots: &Slots, slot: u32, hash: impl Fn(&Row) -> u64) -> u64 {
+    slots.get(slot as usize).map_or(0, hash)
 }

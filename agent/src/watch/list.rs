@@ -12,14 +12,14 @@ use super::type_loop::Sink;
 use crate::object::{ListPage, Prepared, ResourceVersion, TypeContext, prepare};
 
 /// Objects in the first page.
-const FIRST_LIMIT: usize = 250;
+const FIRST_LIMIT: usize = 125;
 /// Bounds of a page.
 const LIMITS: std::ops::RangeInclusive<usize> = 10..=1000;
 /// A page that stops arriving for this long is given up: its list holds one of a few places.
 const SILENCE: Duration = Duration::from_secs(60);
 /// What a page should weigh. Small enough that a few lists at once stay cheap, large enough that the API server is not
 /// asked thousands of times.
-const PAGE_BYTES: usize = 2 * 1024 * 1024;
+const PAGE_BYTES: usize = 1024 * 1024;
 
 /// A paged list under way: one consistent state of a collection, page by page.
 struct Pages<'c> {
@@ -130,7 +130,7 @@ mod tests {
 
     #[test]
     fn pages_are_sized_by_bytes() {
-        assert_eq!(next_limit(250, 250, 250 * 8192), 256);
+        assert_eq!(next_limit(250, 250, 250 * 8192), 128);
         assert_eq!(next_limit(250, 250, 250 * 1_000_000), 10);
         assert_eq!(next_limit(250, 3, 300), 1000);
         assert_eq!(next_limit(250, 0, 100), 250);

@@ -25,8 +25,10 @@ use crate::stream::{Position, Progress, TypeKey};
 /// times a second.
 const MIN_GAP: Duration = Duration::from_secs(1);
 
-/// Bodies that may wait for the broker before lists do, where bodies are not kept.
-const WAITING_BODIES: usize = 4_000;
+/// Objects that may wait for the broker before lists do.
+const WAITING: usize = 4_000;
+/// How long a page waits at most for that, where bodies are kept.
+const PAGE_WAITS: Duration = Duration::from_millis(100);
 
 /// Where the objects of one type go.
 pub(super) struct Sink {
@@ -65,10 +67,12 @@ impl Sink {
     /// To be waited for between two pages.
     pub(super) async fn make_room(&self) {
         match self.spec.mode {
-            // Pages are parsed on the runtime's threads: let others have a turn.
-            SnapshotMode::Full => tokio::task::yield_now().await,
+            // Publishing keeps up, or the broker is away: then the snapshot gets complete without it, a little slower.
+            SnapshotMode::Full => {
+                let _keeps_up = tokio::time::timeout(PAGE_WAITS, self.queue.shorter_than(WAITING)).await;
+            }
             // Bodies are held until they are published: a whole cluster of them must not gather.
-            SnapshotMode::HashOnly => self.queue.shorter_than(WAITING_BODIES).await,
+            SnapshotMode::HashOnly => self.queue.shorter_than(WAITING).await,
         }
     }
 

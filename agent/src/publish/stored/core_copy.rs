@@ -12,7 +12,10 @@ use crate::publish::parts::{DATA_SUBJECT, until};
 use crate::publish::queue::Queue;
 
 /// A broker that dies takes with it what it had not written to its consumers yet.
-const RECENT: Duration = Duration::from_secs(2);
+const RECENT: Duration = Duration::from_secs(1);
+
+/// Notes for which there is room even when there are none.
+const KEPT_CAPACITY: usize = 1_024;
 
 /// See the module.
 pub(super) struct CoreCopy {
@@ -46,8 +49,19 @@ impl CoreCopy {
         while self.unproven.front().is_some_and(|(before, _)| *before <= number) {
             self.recent.extend(self.unproven.pop_front().map(|(_, note)| (now, note)));
         }
+        self.forget_old(now);
+    }
+
+    /// Lets go of what arrived long enough ago.
+    pub(super) fn forget_old(&mut self, now: Instant) {
         while self.recent.front().is_some_and(|(at, _)| now.duration_since(*at) > RECENT) {
             self.recent.pop_front();
+        }
+        if self.recent.is_empty() {
+            self.recent.shrink_to(KEPT_CAPACITY);
+        }
+        if self.unproven.is_empty() {
+            self.unproven.shrink_to(KEPT_CAPACITY);
         }
     }
 

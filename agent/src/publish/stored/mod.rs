@@ -421,6 +421,7 @@ impl<'p> Session<'p> {
             tracing::warn!("the broker does not acknowledge; beginning anew");
             return Some(End::Broken);
         }
+        self.core.forget_old(Instant::now());
         self.store_checkpoints().await;
         if self.core.has_unproven() && self.flight.is_empty() {
             self.send_marker().await;
