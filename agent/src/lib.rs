@@ -18,4 +18,5 @@ pub mod requests;
 pub mod run;
 pub mod snapshot;
 pub mod stream;
+pub mod verify;
 pub mod watch;

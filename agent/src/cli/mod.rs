@@ -2,9 +2,15 @@
 
 mod run;
 mod snapshot;
+mod source;
 mod tail;
+mod verify;
+
+use std::io::{self, IsTerminal};
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
+use indicatif::{ProgressBar, ProgressStyle};
 use meshsync_runtime::build_info::BuildInfo;
 use meshsync_runtime::client::ClientArgs;
 use meshsync_runtime::telemetry::{self, LogArgs};
@@ -42,8 +48,12 @@ Examples:
   # Follow what is published
   meshsync-agent tail --broker-url nats://localhost:4222 --type deployments
 
+  # Does the broker hold what the cluster is?
+  meshsync-agent verify --config-map meshery/meshsync-agent --broker-url nats://localhost:4222
+
 Exit codes:
-  0 done, or stopped by a signal or --stopAfter; 1 an error; 2 wrong arguments; 3 (snapshot) types are missing";
+  0 done, or stopped by a signal or --stopAfter; 1 an error, or (verify) something differs; 2 wrong arguments;
+  3 (snapshot) types are missing";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -53,6 +63,8 @@ enum Command {
     Snapshot(snapshot::SnapshotArgs),
     /// Print what is published, one line an event
     Tail(tail::TailArgs),
+    /// Compare what the broker holds with the cluster; exit code 1 if anything differs
+    Verify(Box<verify::VerifyArgs>),
 }
 
 impl Cli {
@@ -68,8 +80,22 @@ impl Cli {
             Some(Command::Run(args)) => args.execute(&client).await,
             Some(Command::Snapshot(args)) => args.execute(&client).await,
             Some(Command::Tail(args)) => args.execute().await,
+            Some(Command::Verify(args)) => args.execute(&client).await,
         }
     }
+}
+
+/// A bar on a terminal, nothing elsewhere.
+fn progress(types: usize) -> ProgressBar {
+    if !io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::new(types as u64);
+    if let Ok(style) = ProgressStyle::with_template("{bar:32} {pos}/{len} types, {elapsed}  {msg}") {
+        bar.set_style(style);
+    }
+    bar.enable_steady_tick(Duration::from_millis(200));
+    bar
 }
 
 #[cfg(test)]

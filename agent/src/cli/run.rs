@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -12,6 +11,7 @@ use meshsync_runtime::client::{ClientArgs, Connected, Retry, connect};
 use meshsync_runtime::shutdown::Shutdown;
 
 use super::BUILD;
+use super::source::SourceArgs;
 use crate::config::ConfigSource;
 use crate::publish::broker::BrokerConfig;
 use crate::run::{self, Output, Settings};
@@ -19,12 +19,8 @@ use crate::run::{self, Output, Settings};
 /// What to watch, where to publish, where to listen.
 #[derive(Args, Debug)]
 pub struct RunArgs {
-    /// ConfigMap that holds the configuration; it is followed while the agent runs
-    #[arg(long, env = "MESHSYNC_CONFIG_MAP", value_name = "NAMESPACE/NAME", conflicts_with = "config")]
-    config_map: Option<NamespacedName>,
-    /// File that holds the configuration; it is followed while the agent runs
-    #[arg(long, env = "MESHSYNC_CONFIG", value_name = "FILE")]
-    config: Option<PathBuf>,
+    #[command(flatten)]
+    source: SourceArgs,
     /// Broker; credentials in the URL or in NATS_TOKEN, or NATS_USER and NATS_PASSWORD. BROKER_URL wins over the flag
     #[arg(long, value_name = "URL")]
     broker_url: Option<String>,
@@ -67,26 +63,6 @@ enum OutputKind {
     Broker,
     /// To a file, one YAML document an object, when the agent stops.
     File,
-}
-
-/// `NAMESPACE/NAME`
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct NamespacedName {
-    namespace: String,
-    name: String,
-}
-
-impl FromStr for NamespacedName {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text.split_once('/') {
-            Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() && !name.contains('/') => {
-                Ok(Self { namespace: namespace.to_owned(), name: name.to_owned() })
-            }
-            _ => Err("expected NAMESPACE/NAME, e.g. meshery/meshsync-agent".to_owned()),
-        }
-    }
 }
 
 /// A Go duration: numbers with units `h`, `m`, `s`, `ms`, the largest first.
@@ -138,19 +114,13 @@ impl RunArgs {
     }
 
     fn source(&self) -> ConfigSource {
-        if let Some(NamespacedName { namespace, name }) = self.config_map.clone() {
-            return ConfigSource::ConfigMap { namespace, name };
-        }
-        if let Some(path) = self.config.clone() {
-            return ConfigSource::File(path);
-        }
         let mut config = AgentConfig::built_in();
         config.informer_config.whitelist.clone_from(&self.output_resources);
         config.informer_config.namespaces.include.clone_from(&self.output_namespaces);
         if !self.redact_secrets {
             config.publish.secrets = SecretPolicy::Publish;
         }
-        ConfigSource::Fixed(Box::new(config))
+        self.source.source(config)
     }
 }
 

@@ -1,15 +1,13 @@
 //! `snapshot`: every object once, with a kubeconfig alone.
 
 use std::fs::File;
-use std::io::{self, BufWriter, IsTerminal, Write};
+use std::io::{self, BufWriter, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use clap::{Args, ValueEnum};
 use futures::{StreamExt, stream};
-use indicatif::{ProgressBar, ProgressStyle};
 use kube::Client;
 use meshsync_crds::agent_config::{SecretPolicy, SnapshotMode};
 use meshsync_crds::informer_config::{EffectiveInformerConfig, InformerConfig, NamespaceSelection};
@@ -17,7 +15,7 @@ use meshsync_crds::selection::select;
 use meshsync_runtime::client::{ClientArgs, Connected, Retry, connect};
 use meshsync_runtime::discovery::{Discovered, discover};
 
-use super::BUILD;
+use super::{BUILD, progress};
 use crate::dump;
 use crate::publish::queue::Queue;
 use crate::snapshot::Store;
@@ -160,17 +158,4 @@ async fn list_all(client: &Client, store: &Arc<Store>, plan: Vec<WatchSpec>) -> 
     bar.finish_and_clear();
     missing.sort_by(|a, b| a.0.cmp(&b.0));
     missing
-}
-
-/// A bar on a terminal, nothing elsewhere.
-fn progress(types: usize) -> ProgressBar {
-    if !io::stderr().is_terminal() {
-        return ProgressBar::hidden();
-    }
-    let bar = ProgressBar::new(types as u64);
-    if let Ok(style) = ProgressStyle::with_template("{bar:32} {pos}/{len} types, {elapsed}  {msg}") {
-        bar.set_style(style);
-    }
-    bar.enable_steady_tick(Duration::from_millis(200));
-    bar
 }

@@ -3,12 +3,17 @@
 use std::io::{self, Write};
 
 use anyhow::Context as _;
+use async_nats::jetstream::consumer::push;
+use async_nats::{Client, jetstream};
+use bytes::Bytes;
 use clap::{Args, ValueEnum};
 use futures::StreamExt;
+use futures::stream::BoxStream;
 use serde_json::Value;
 
 use crate::publish::broker::{self, BrokerConfig};
 use crate::publish::parts::DATA_SUBJECT;
+use crate::stream::ALL_STATES;
 
 /// What to follow.
 #[derive(Args, Debug)]
@@ -31,6 +36,9 @@ pub(super) struct TailArgs {
     /// Only objects whose name begins like this
     #[arg(long, value_name = "PREFIX")]
     name: Option<String>,
+    /// Begin with the state that the broker holds (needs JetStream)
+    #[arg(long)]
+    all: bool,
     /// Form of the output
     #[arg(short, long, value_enum, default_value_t = Format::Text)]
     output: Format,
@@ -57,7 +65,12 @@ impl TailArgs {
         let token = std::env::var("NATS_TOKEN").ok().filter(|token| !token.is_empty());
         let config = BrokerConfig { url: self.broker_url.clone(), token, ..BrokerConfig::default() };
         let broker = broker::connect(&config).await?;
-        let mut messages = broker.client.subscribe(DATA_SUBJECT).await.context("cannot subscribe")?;
+        let mut messages = if self.all {
+            stored(broker.client).await.context("cannot read the state that the broker holds")?
+        } else {
+            let messages = broker.client.subscribe(DATA_SUBJECT).await.context("cannot subscribe")?;
+            messages.map(|message| Ok(message.payload)).boxed()
+        };
         let mut left = self.count;
         while left != Some(0) {
             let message = tokio::select! {
@@ -65,14 +78,15 @@ impl TailArgs {
                 _ = tokio::signal::ctrl_c() => None,
             };
             let Some(message) = message else { break };
-            let Ok(event) = serde_json::from_slice::<Value>(&message.payload) else { continue };
+            let message = message.context("the broker does not go on")?;
+            let Ok(event) = serde_json::from_slice::<Value>(&message) else { continue };
             if !self.wants(&event) {
                 continue;
             }
             let mut out = io::stdout().lock();
             let written = match self.output {
                 Format::Text => writeln!(out, "{}", line(&event)),
-                Format::Json => out.write_all(&message.payload).and_then(|()| out.write_all(b"\n")),
+                Format::Json => out.write_all(&message).and_then(|()| out.write_all(b"\n")),
             };
             match written.and_then(|()| out.flush()) {
                 Err(error) if error.kind() == io::ErrorKind::BrokenPipe => break,
@@ -94,6 +108,20 @@ impl TailArgs {
             && self.namespace.as_ref().is_none_or(|wanted| at(event, "/Object/metadata/namespace") == wanted)
             && self.name.as_ref().is_none_or(|wanted| at(event, "/Object/metadata/name").starts_with(wanted))
     }
+}
+
+/// The state of the cluster, then what changes.
+async fn stored(client: Client) -> anyhow::Result<BoxStream<'static, anyhow::Result<Bytes>>> {
+    let context = jetstream::new(client.clone());
+    let name = context.stream_by_subject(ALL_STATES).await.context("there is no stream with a cluster's state")?;
+    let config = push::OrderedConfig {
+        deliver_subject: client.new_inbox(),
+        filter_subject: ALL_STATES.to_owned(),
+        ..push::OrderedConfig::default()
+    };
+    let stream = context.get_stream_no_info(name).await?;
+    let messages = stream.create_consumer(config).await?.messages().await?;
+    Ok(messages.map(|message| Ok(message?.message.payload)).boxed())
 }
 
 fn at<'a>(event: &'a Value, pointer: &str) -> &'a str {

@@ -8,6 +8,7 @@ mod file;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use kube::Client;
 use meshsync_crds::agent_config::AgentConfig;
@@ -50,6 +51,28 @@ pub async fn follow(source: ConfigSource, client: Client, candidates: watch::Sen
         ConfigSource::Fixed(config) => {
             offer(&candidates, Candidate::Read(Arc::new(*config)));
             std::future::pending().await
+        }
+    }
+}
+
+/// The configuration as it is now.
+///
+/// # Errors
+/// Why it cannot be read `within` that time.
+pub async fn read_once(source: ConfigSource, client: Client, within: Duration) -> Result<Arc<AgentConfig>, String> {
+    let (candidates, mut read) = watch::channel(Candidate::Awaited);
+    let place = format!("{source:?}");
+    let came = tokio::select! {
+        () = follow(source, client, candidates) => None,
+        came = tokio::time::timeout(within, read.wait_for(|candidate| *candidate != Candidate::Awaited)) => {
+            came.ok().and_then(Result::ok).map(|candidate| candidate.clone())
+        }
+    };
+    match came {
+        Some(Candidate::Read(config)) => Ok(config),
+        Some(Candidate::Unreadable(message)) => Err(message),
+        Some(Candidate::Awaited) | None => {
+            Err(format!("the configuration cannot be read within {} s: {place}", within.as_secs()))
         }
     }
 }

@@ -189,13 +189,8 @@ impl Planner {
 
     /// Makes the fleet follow; gives what it follows now.
     async fn follow(&mut self, config: &AgentConfig, selection: Selection) -> Arc<Vec<WatchSpec>> {
-        let spec = |selected| WatchSpec {
-            selected,
-            mode: config.snapshot.mode,
-            secrets: config.publish.secrets,
-            namespaces: config.informer_config.namespaces.clone(),
-        };
-        let plan: Vec<WatchSpec> = selection.types.into_iter().map(spec).collect();
+        let plan: Vec<WatchSpec> =
+            selection.types.into_iter().map(|selected| WatchSpec::new(selected, config)).collect();
         let applied = self.deps.fleet.apply(plan.clone()).await;
         if applied != crate::watch::Applied::default() {
             tracing::info!(

@@ -10,6 +10,8 @@ use meshsync_crds::discovery::ServedType;
 
 use crate::object::ObjectName;
 
+/// The states of all clusters.
+pub const ALL_STATES: &str = "meshsync.state.>";
 /// Token of the core group, whose own name is empty. No other group can be called so: theirs have a dot, or come with
 /// Kubernetes.
 const CORE_GROUP: &str = "core";

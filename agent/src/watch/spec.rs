@@ -1,6 +1,6 @@
 //! What is watched, and how.
 
-use meshsync_crds::agent_config::{SecretPolicy, SnapshotMode};
+use meshsync_crds::agent_config::{AgentConfig, SecretPolicy, SnapshotMode};
 use meshsync_crds::informer_config::NamespaceSelection;
 use meshsync_crds::selection::SelectedType;
 use xxhash_rust::xxh3::xxh3_64;
@@ -21,6 +21,17 @@ pub struct WatchSpec {
 }
 
 impl WatchSpec {
+    /// How a configuration has a type watched.
+    #[must_use]
+    pub fn new(selected: SelectedType, config: &AgentConfig) -> Self {
+        Self {
+            selected,
+            mode: config.snapshot.mode,
+            secrets: config.publish.secrets,
+            namespaces: config.informer_config.namespaces.clone(),
+        }
+    }
+
     /// What objects of the type are prepared with.
     pub(super) fn context(&self) -> TypeContext {
         let mut context = TypeContext::new(&self.selected.served, self.secrets);
