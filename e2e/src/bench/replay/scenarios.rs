@@ -85,7 +85,7 @@ impl Stage {
             let Ok(name) = context.stream_by_subject(STATE).await else { return Ok(None) };
             let stream = context.get_stream(&name).await?;
             let messages = stream.cached_info().state.messages;
-            if messages >= told + objects as u64 / 10 + 1 {
+            if messages > told + objects as u64 / 10 {
                 told = messages;
                 say(format!("{messages} messages stored"));
             }
