@@ -103,6 +103,8 @@ impl Counts {
 pub(super) struct Meter {
     pid: u32,
     started: Instant,
+    /// CPU time at moments: which of them was the last object's is known only later.
+    samples: Vec<(Instant, Duration)>,
 }
 
 impl Meter {
@@ -110,13 +112,20 @@ impl Meter {
     pub(super) fn start(daemon: &Daemon) -> Result<Self> {
         let started = Instant::now();
         daemon.start()?;
-        Ok(Self { pid: daemon.pid().context("it ended at once")?, started })
+        Ok(Self { pid: daemon.pid().context("it ended at once")?, started, samples: Vec::new() })
     }
 
-    /// Notes time and CPU time at the moment that the work was done.
+    /// Notes what the process has used so far.
+    pub(super) fn sample(&mut self) -> Result<()> {
+        self.samples.push((Instant::now(), process::usage(self.pid)?.cpu));
+        Ok(())
+    }
+
+    /// Notes time and CPU time at the moment that the work was done: by the first sample after it.
     pub(super) fn done(&self, last: Instant, run: &mut Run) -> Result<()> {
+        let (_, cpu) = self.samples.iter().find(|(at, _)| *at >= last).context("no sample after the last object")?;
         run.seconds = last.saturating_duration_since(self.started).as_secs_f64();
-        run.cpu_seconds = process::usage(self.pid)?.cpu.as_secs_f64();
+        run.cpu_seconds = cpu.as_secs_f64();
         Ok(())
     }
 

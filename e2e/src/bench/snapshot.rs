@@ -16,12 +16,14 @@ use crate::everything::{NOT_WATCHED, collections, objects};
 use crate::lab::Lab;
 use crate::nats::Nats;
 use crate::progress::say;
-use crate::stream::{Consumer, View};
+use crate::stream::{Recorder, View};
 
 /// Longest time for one snapshot.
 const DEADLINE: Duration = Duration::from_secs(600);
 /// How long after the last object the memory is read again.
 const SETTLE: Duration = Duration::from_secs(30);
+/// Silence after which what arrived is looked at: looking takes CPU time that the measured would miss.
+const QUIET: Duration = Duration::from_secs(1);
 /// Rest between two runs: what one leaves to do to the API server and the broker must not burden the next.
 const REST: Duration = Duration::from_secs(5);
 
@@ -44,10 +46,8 @@ pub struct Report {
 /// # Errors
 /// The first step that fails, or a snapshot of ours that is not the cluster's.
 pub async fn run(lab: &Lab, contenders: &[Contender], count: usize, runs: usize) -> Result<Report> {
-    // Without controllers nobody makes the ServiceAccounts that the plugin asks for.
-    let cluster = lab.cluster(Level::Api).apiserver_arg("--disable-admission-plugins=ServiceAccount").start().await?;
+    let cluster = data_cluster(lab, count).await?;
     let nats = lab.nats().jetstream().max_payload(8 * 1024 * 1024).start().await?;
-    load(&cluster.client().await?, count).await?;
     let expected = objects(&cluster, &NOT_WATCHED).await?;
     let nothing_yet = |contender: &Contender| (contender.name, Vec::new());
     let mut report = Report {
@@ -74,6 +74,17 @@ pub async fn run(lab: &Lab, contenders: &[Contender], count: usize, runs: usize)
     Ok(report)
 }
 
+/// Starts an API server that holds `count` objects.
+///
+/// # Errors
+/// The first step that fails.
+pub async fn data_cluster(lab: &Lab, count: usize) -> Result<Cluster> {
+    // Without controllers nobody makes the ServiceAccounts that the plugin asks for.
+    let cluster = lab.cluster(Level::Api).apiserver_arg("--disable-admission-plugins=ServiceAccount").start().await?;
+    load(&cluster.client().await?, count).await?;
+    Ok(cluster)
+}
+
 async fn null_run(cluster: &Cluster) -> Result<(Run, u64)> {
     let client = cluster.client().await?;
     let paths = collections(cluster, &NOT_WATCHED).await?;
@@ -94,34 +105,39 @@ async fn contender_run(
     count: usize,
 ) -> Result<Run> {
     nats.drop_streams().await?;
-    let consumer = Consumer::subscribe(nats.client().await?, None).await?;
+    let recorder = Recorder::subscribe(nats.client().await?).await?;
     let before = Counts::now(cluster).await?;
     let daemon = contender.daemon(lab, cluster, nats);
     let mut run = Run::default();
-    let meter = Meter::start(&daemon)?;
-    let done = |view: &View| match contender.ours {
-        true => (view.len() >= expected.len()).then_some(view.last_new).flatten(),
-        // It watches fewer types.
-        false => (view.keys().filter(|key| key.namespace.starts_with("bench-")).count() >= count)
-            .then_some(view.last_new)
-            .flatten(),
-    };
-    let last = await_condition("the last object arrives", DEADLINE, async || {
+    let mut meter = Meter::start(&daemon)?;
+    // The Go original watches fewer types.
+    let wanted = if contender.ours { expected.len() } else { count };
+    let last: Instant = await_condition("the last object arrives", DEADLINE, async || {
         daemon.ensure_running()?;
-        Ok(done(&consumer.view()))
-    });
-    let last: Instant = last.await.with_context(|| format!("{} objects arrived", consumer.view().len()))?;
+        meter.sample()?;
+        let pause = recorder.len() >= wanted && recorder.quiet_for().is_some_and(|quiet| quiet > QUIET);
+        Ok(pause.then(|| done(contender, &recorder.view(), wanted)).flatten())
+    })
+    .await
+    .with_context(|| format!("{} of {wanted} messages arrived", recorder.len()))?;
     meter.done(last, &mut run)?;
     Counts::now(cluster).await.map(|now| before.until(&now, &mut run))?;
     run.stored_bytes = nats.stored_bytes();
     meter.settle(SETTLE, &mut run).await?;
     if contender.ours {
-        let view: Vec<Value> = consumer.view().resources().map(|(_, resource)| resource).collect();
+        let view: Vec<Value> = recorder.view().resources().map(|(_, resource)| resource).collect();
         let differences = compare(expected, &view);
         ensure!(differences.is_empty(), "the snapshot is not the cluster: {differences}");
     }
     daemon.stop(Duration::from_secs(30)).await?;
     Ok(run)
+}
+
+/// When the last object came, if all did.
+fn done(contender: &Contender, view: &View, wanted: usize) -> Option<Instant> {
+    let counts = |namespace: &str| contender.ours || namespace.starts_with("bench-");
+    let arrived = view.keys().filter(|key| counts(&key.namespace)).count();
+    (arrived >= wanted).then_some(view.last_new).flatten()
 }
 
 impl Report {

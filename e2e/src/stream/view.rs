@@ -90,9 +90,13 @@ impl View {
 
     /// Takes one message in; gives the key that it is about.
     pub fn receive(&mut self, payload: Bytes, needle: Option<&[u8]>) -> Option<Key> {
-        let now = Instant::now();
-        self.first.get_or_insert(now);
-        self.last = Some(now);
+        self.receive_at(Instant::now(), payload, needle)
+    }
+
+    /// Takes in a message that came earlier.
+    pub(super) fn receive_at(&mut self, at: Instant, payload: Bytes, needle: Option<&[u8]>) -> Option<Key> {
+        self.first.get_or_insert(at);
+        self.last = Some(at);
         self.scan(&payload, needle);
         self.apply(&payload).map_err(|reason| self.note_malformed(&reason, &payload)).ok()
     }

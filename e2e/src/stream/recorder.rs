@@ -1,0 +1,76 @@
+//! A consumer that costs next to nothing while it listens, for measurements on a machine that it shares with the measured.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use async_nats::Client;
+use bytes::Bytes;
+use futures::StreamExt as _;
+
+use super::consumer::CORE_SUBJECT;
+use super::view::View;
+
+/// Everything that came on `meshery.meshsync.core`, with the time of each message; nothing is parsed before it is asked for.
+#[derive(Debug)]
+pub struct Recorder {
+    messages: Arc<Mutex<Vec<(Instant, Bytes)>>>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Recorder {
+    /// Listens; the broker has confirmed the subscription when this returns.
+    ///
+    /// # Errors
+    /// When the broker cannot be reached.
+    pub async fn subscribe(client: Client) -> Result<Self> {
+        let mut incoming = client.subscribe(CORE_SUBJECT).await.context("cannot subscribe")?;
+        client.flush().await.context("the broker does not confirm the subscription")?;
+        let messages = Arc::new(Mutex::new(Vec::new()));
+        let shared = Arc::clone(&messages);
+        let task = tokio::spawn(async move {
+            // The client is kept: with its last handle the connection would close.
+            let _client = client;
+            while let Some(message) = incoming.next().await {
+                shared.lock().unwrap_or_else(PoisonError::into_inner).push((Instant::now(), message.payload));
+            }
+        });
+        Ok(Self { messages, task })
+    }
+
+    /// Messages so far.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.messages.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// Whether nothing came yet.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// For how long nothing has come, if anything ever did.
+    #[must_use]
+    pub fn quiet_for(&self) -> Option<Duration> {
+        let messages = self.messages.lock().unwrap_or_else(PoisonError::into_inner);
+        messages.last().map(|(at, _)| at.elapsed())
+    }
+
+    /// What the messages so far say.
+    #[must_use]
+    pub fn view(&self) -> View {
+        let messages = self.messages.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut view = View::default();
+        for (at, payload) in messages {
+            view.receive_at(at, payload, None);
+        }
+        view
+    }
+}
+
+impl Drop for Recorder {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
