@@ -4,12 +4,13 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 use serde_json::json;
 
 use super::print;
 use crate::assets;
+use crate::bench::snapshot;
 use crate::cluster::{Cluster, Level};
 use crate::lab::{Lab, Lifetime};
 use crate::packages;
@@ -27,6 +28,9 @@ pub(super) struct UpArgs {
     /// Context of the existing cluster in your kubeconfig
     #[arg(long)]
     context: Option<String>,
+    /// Objects of the benchmarks' data set to create in a cluster of level `api`
+    #[arg(long, default_value_t = 0, value_name = "NUMBER")]
+    objects: usize,
     #[command(flatten)]
     which: Which,
     /// Install missing Debian packages (implied by CI=true)
@@ -81,7 +85,8 @@ pub(super) fn up(args: &UpArgs) -> Result<ExitCode> {
     let started = Instant::now();
     let lab = match Lab::open(name) {
         Ok(lab) => answering(lab)?,
-        Err(_) => start(name, args.level, provider)?,
+        Err(_) if args.objects == 0 => start(name, args.level, provider)?,
+        Err(_) => start_with_objects(name, args, provider)?,
     };
     let level = Cluster::level_in(&lab)?;
     say(format!("`{}` is up at level {level}, {:.1} s", lab.name(), started.elapsed().as_secs_f64()));
@@ -109,12 +114,31 @@ fn answering(lab: Lab) -> Result<Lab> {
     Ok(lab)
 }
 
+/// Starts a cluster and fills it with the data of a benchmark.
+fn start_with_objects(name: &str, args: &UpArgs, provider: Provider) -> Result<Lab> {
+    ensure!(
+        args.level == Level::Api && provider == Provider::Local,
+        "--objects: pods of the data set would be run and collected elsewhere; add --level api --provider local"
+    );
+    let lab = Lab::create_with(name, Lifetime::UntilTakenDown, provider)?;
+    let started = lab.enter(async |lab| {
+        let cluster = snapshot::data_cluster(lab, args.objects).await?;
+        cluster.leave_running();
+        Ok(())
+    });
+    keep_or_take_down(lab, started)
+}
+
 pub(super) fn start(name: &str, level: Level, provider: Provider) -> Result<Lab> {
     let lab = Lab::create_with(name, Lifetime::UntilTakenDown, provider)?;
     let started = lab.enter(async |lab| {
         lab.cluster(level).start().await?.leave_running();
         Ok(())
     });
+    keep_or_take_down(lab, started)
+}
+
+fn keep_or_take_down(lab: Lab, started: Result<()>) -> Result<Lab> {
     match started {
         Ok(()) => Ok(lab),
         Err(error) => {
