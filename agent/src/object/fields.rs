@@ -76,7 +76,8 @@ impl<'de> Visitor<'de> for FieldsVisitor {
 /// Up to this many members are compared pair by pair, which needs no allocation.
 const FEW: usize = 24;
 
-fn without_repeats(mut fields: Vec<Field<'_>>) -> Vec<Field<'_>> {
+/// Leaves out what a later member with the same key replaces.
+pub(super) fn without_repeats(mut fields: Vec<Field<'_>>) -> Vec<Field<'_>> {
     let plain = fields.iter().all(|field| memchr::memchr(b'\\', field.key.as_bytes()).is_none());
     if plain && fields.len() <= FEW {
         let repeated =

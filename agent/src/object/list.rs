@@ -3,10 +3,10 @@
 use std::borrow::Cow;
 
 use serde::Deserialize;
-use serde_json::value::RawValue;
 
 use super::error::{ObjectError, utf8};
 use super::identity::ResourceVersion;
+use super::outline::Outline;
 
 const WHAT: &str = "list response";
 
@@ -19,8 +19,8 @@ pub struct ListPage<'a> {
     pub continue_token: Option<Cow<'a, str>>,
     /// Items after this page, where the server says so. It leaves the field out on the last page and with selectors.
     pub remaining_item_count: Option<u64>,
-    /// The objects, untouched. Items of built-in types carry no apiVersion and kind.
-    pub items: Vec<&'a RawValue>,
+    /// The objects. Items of built-in types carry no apiVersion and kind.
+    pub items: Vec<Outline<'a>>,
 }
 
 #[derive(Deserialize)]
@@ -30,7 +30,7 @@ struct Page<'a> {
     #[serde(borrow, default)]
     metadata: Option<Metadata<'a>>,
     #[serde(borrow, default)]
-    items: Option<Vec<&'a RawValue>>,
+    items: Option<Vec<Outline<'a>>>,
 }
 
 #[derive(Default, Deserialize)]
@@ -71,10 +71,11 @@ impl<'a> ListPage<'a> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::fields::Field;
     use super::*;
 
     #[test]
-    fn a_page_is_read_without_touching_its_items() {
+    fn a_page_is_read_without_changing_its_items() {
         let body = br#"{"kind":"PodList","apiVersion":"v1",
             "metadata":{"resourceVersion":"71","continue":"to\u006ben","remainingItemCount":5},
             "items":[{"metadata" : {"name":"a"}},{"metadata":{"name":"b"},"big":123456789012345678901234567890}]}"#;
@@ -82,11 +83,10 @@ mod tests {
         assert_eq!(page.resource_version, ResourceVersion::Number(71));
         assert_eq!(page.continue_token.as_deref(), Some("token"));
         assert_eq!(page.remaining_item_count, Some(5));
-        let items: Vec<_> = page.items.iter().map(|item| item.get()).collect();
-        assert_eq!(
-            items,
-            [r#"{"metadata" : {"name":"a"}}"#, r#"{"metadata":{"name":"b"},"big":123456789012345678901234567890}"#]
-        );
+        let values = |fields: &[Field<'_>]| fields.iter().map(|field| field.value.to_owned()).collect::<Vec<_>>();
+        let metadata: Vec<_> = page.items.iter().map(|item| values(item.metadata().unwrap())).collect();
+        assert_eq!(metadata, [[r#""a""#], [r#""b""#]]);
+        assert_eq!(values(page.items[1].top().unwrap()), ["", "123456789012345678901234567890"]);
     }
 
     #[test]

@@ -10,6 +10,7 @@ pub mod fields;
 pub mod frame;
 mod identity;
 pub mod list;
+mod outline;
 mod prepare;
 mod redact;
 #[cfg(test)]
@@ -22,5 +23,6 @@ pub use event::{EventKind, WatchEvent};
 pub use frame::{FrameError, FrameSplitter};
 pub use identity::{ObjectName, ResourceVersion, Uid};
 pub use list::ListPage;
-pub use prepare::{PREPARE_REVISION, Prepared, TypeContext, prepare};
+pub use outline::Outline;
+pub use prepare::{PREPARE_REVISION, Prepared, TypeContext, prepare, prepare_outline};
 pub use redact::{DATA_PLACEHOLDER, TEXT_PLACEHOLDER};

@@ -8,6 +8,7 @@ use super::compact::write_compact;
 use super::error::{ObjectError, utf8};
 use super::fields::{Field, find, split};
 use super::identity::{ObjectName, ResourceVersion, Uid};
+use super::outline::Outline;
 use super::redact::{DATA_PLACEHOLDER, SECRET_FIELDS, TEXT_PLACEHOLDER, Traces, write_values_redacted};
 use super::text;
 
@@ -74,19 +75,26 @@ pub struct Prepared {
 /// # Errors
 /// Not UTF-8, not JSON, no `metadata`, no name. The message never quotes the object.
 pub fn prepare(raw: &[u8], context: &TypeContext) -> Result<Prepared, ObjectError> {
-    let top = split(utf8(raw)?, "object")?;
-    let metadata = find(&top, "metadata").filter(|value| *value != "null");
-    let metadata = split(metadata.ok_or(ObjectError::Missing { what: "metadata" })?, "metadata")?;
+    prepare_outline(&Outline::parse(utf8(raw)?)?, context)
+}
 
-    let text_at = |name| find(&metadata, name).and_then(text::decode_non_empty);
+/// As [`prepare`], for an object whose members were found before.
+///
+/// # Errors
+/// As [`prepare`].
+pub fn prepare_outline(outline: &Outline<'_>, context: &TypeContext) -> Result<Prepared, ObjectError> {
+    let (top, metadata) = (outline.top()?, outline.metadata()?);
+    let text_at = |name| find(metadata, name).and_then(text::decode_non_empty);
     let name = text_at("name").ok_or(ObjectError::Missing { what: "metadata.name" })?;
     let name = ObjectName::new(text_at("namespace").as_deref(), &name);
     let uid = text_at("uid").map_or_else(|| Uid::named(&name), |uid| Uid::new(&uid));
     let resource_version = ResourceVersion::new(&text_at("resourceVersion").unwrap_or_default());
     let deleting = text_at("deletionTimestamp").is_some();
 
-    let mut writer = Writer::new(context, &top, raw.len())?;
-    writer.object(&top, &metadata)?;
+    let size = top.iter().chain(metadata).filter(|field| !field.is("managedFields"));
+    let size = size.map(|field| field.key.len() + field.value.len() + 2).sum();
+    let mut writer = Writer::new(context, top, size)?;
+    writer.object(top, metadata)?;
     let hash = writer.hash();
     Ok(Prepared { uid, name, resource_version, deleting, hash, body: writer.out })
 }

@@ -9,7 +9,7 @@ use kube::Client;
 use super::request::{ListQuery, RequestError, Source, chunks, send};
 use super::spec::WatchSpec;
 use super::type_loop::Sink;
-use crate::object::{ListPage, Prepared, ResourceVersion, TypeContext, prepare};
+use crate::object::{ListPage, Prepared, ResourceVersion, TypeContext, prepare_outline};
 
 /// Objects in the first page.
 const FIRST_LIMIT: usize = 125;
@@ -69,7 +69,7 @@ pub(super) async fn list(client: &Client, source: Source, sink: &Sink) -> Result
     let mut version = None;
     while let Some(page) = pages.read().await? {
         for item in &page.items {
-            sink.upsert(item.get().as_bytes());
+            sink.take_in(item);
         }
         // All pages of one consistent list carry the version of the first.
         version.get_or_insert(page.resource_version);
@@ -102,7 +102,7 @@ impl<'a> Listing<'a> {
         let Some(page) = self.pages.read().await? else { return Ok(None) };
         let mut objects = Vec::with_capacity(page.items.len());
         for item in &page.items {
-            match prepare(item.get().as_bytes(), &self.context) {
+            match prepare_outline(item, &self.context) {
                 Ok(prepared) if self.spec.wants(&prepared.name) => objects.push(prepared),
                 Ok(_) => {}
                 Err(error) => {

@@ -16,7 +16,7 @@ use super::pace::{Pace, jitter};
 use super::request::{RequestError, Source};
 use super::spec::WatchSpec;
 use super::stream::watch as watch_once;
-use crate::object::{ObjectError, Prepared, ResourceVersion, TypeContext, prepare};
+use crate::object::{ObjectError, Outline, Prepared, ResourceVersion, TypeContext, prepare, prepare_outline};
 use crate::publish::queue::Queue;
 use crate::snapshot::{Store, Table, TypeId};
 use crate::stream::{Position, Progress, TypeKey};
@@ -80,22 +80,34 @@ impl Sink {
         Position { key: self.key.clone(), version: version.clone(), fingerprint: self.fingerprint }
     }
 
+    /// Takes in an object of a list.
+    pub(super) fn take_in(&self, object: &Outline<'_>) {
+        self.prepared(prepare_outline(object, &self.context), |prepared| self.upsert_prepared(prepared));
+    }
+
     /// Takes in a state of an object; gives its version.
     pub(super) fn upsert(&self, raw: &[u8]) -> Option<ResourceVersion> {
-        self.prepared(raw, |prepared| {
-            let outcome = self.table.upsert(prepared);
-            self.queue.record(self.type_id, prepared, outcome);
-        })
+        self.prepared(prepare(raw, &self.context), |prepared| self.upsert_prepared(prepared))
+    }
+
+    fn upsert_prepared(&self, prepared: &Prepared) {
+        let outcome = self.table.upsert(prepared);
+        self.queue.record(self.type_id, prepared, outcome);
     }
 
     /// Takes out an object; `raw` is its last state. Gives the version of the delete.
     pub(super) fn delete(&self, raw: &[u8]) -> Option<ResourceVersion> {
-        self.prepared(raw, |prepared| self.queue.delete(self.type_id, self.table.delete(prepared)))
+        let prepared = prepare(raw, &self.context);
+        self.prepared(prepared, |prepared| self.queue.delete(self.type_id, self.table.delete(prepared)))
     }
 
-    fn prepared(&self, raw: &[u8], take: impl FnOnce(&Prepared)) -> Option<ResourceVersion> {
+    fn prepared(
+        &self,
+        prepared: Result<Prepared, ObjectError>,
+        take: impl FnOnce(&Prepared),
+    ) -> Option<ResourceVersion> {
         self.board.update(&self.name, |report| report.events += 1);
-        match prepare(raw, &self.context) {
+        match prepared {
             Ok(prepared) => {
                 if self.spec.wants(&prepared.name) {
                     take(&prepared);
