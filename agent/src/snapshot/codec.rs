@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use zstd::zstd_safe::{CCtx, CDict, DCtx, DDict, train_from_buffer};
 
 /// Higher levels gain little on bodies of a few KB and cost several times the time.
-const LEVEL: i32 = 3;
+const LEVEL: i32 = 1;
 
 /// Size that a dictionary is trained to, in bytes.
 const DICTIONARY_SIZE: usize = 16 * 1024;
