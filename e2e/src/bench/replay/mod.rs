@@ -4,6 +4,7 @@
 mod record;
 mod scenarios;
 mod server;
+mod stage;
 mod template;
 mod world;
 
