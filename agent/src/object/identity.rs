@@ -143,8 +143,8 @@ pub enum ResourceVersion {
     None,
     /// A canonical decimal number.
     Number(u64),
-    /// Anything else, kept as it is.
-    Text(Box<str>),
+    /// Anything else, kept as it is. Boxed twice: no server is known that gives such, and every row has a version.
+    Text(Box<Box<str>>),
 }
 
 impl ResourceVersion {
@@ -157,7 +157,7 @@ impl ResourceVersion {
         let canonical = text == "0" || (!text.starts_with('0') && text.bytes().all(|byte| byte.is_ascii_digit()));
         match text.parse() {
             Ok(number) if canonical => Self::Number(number),
-            _ => Self::Text(text.into()),
+            _ => Self::Text(Box::new(text.into())),
         }
     }
 

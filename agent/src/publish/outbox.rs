@@ -61,8 +61,8 @@ pub enum Action {
         /// Whether it has to go out as `ADDED` whatever consumers know.
         resync: bool,
     },
-    /// Send that the object is gone.
-    Delete(Removed),
+    /// Send that the object is gone. Boxed: deletes are rare, and actions are kept by the ten thousand.
+    Delete(Box<Removed>),
 }
 
 impl Action {
@@ -189,7 +189,8 @@ impl Outbox {
                 self.merge((type_id, name), now, |pending| Some(Pending::then_upsert(pending, uid, true)));
             }
             Change::Delete { type_id, removed } => {
-                self.merge((type_id, removed.name.clone()), now, |pending| Pending::then_delete(pending, removed));
+                let key = (type_id, removed.name.clone());
+                self.merge(key, now, |pending| Pending::then_delete(pending, Box::new(removed)));
             }
         }
     }

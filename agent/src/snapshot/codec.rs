@@ -23,39 +23,47 @@ thread_local! {
 static NEXT_GENERATION: AtomicU64 = AtomicU64::new(1);
 
 /// A compressed body. Only the codec that packed it can unpack it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Packed {
-    bytes: Box<[u8]>,
-    /// Length of the body; `u32` because frames beyond a few MB are refused long before.
-    length: u32,
-    encoding: Encoding,
-}
+///
+/// One allocation, and two words in a row: the length of the body comes first, as a `u32` in little endian, because frames
+/// beyond a few MB are refused long before. Its highest bit is set where the rest is the body as it is, because compressing
+/// gained nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Packed(Box<[u8]>);
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Encoding {
-    /// As it is, because compressing gained nothing.
-    #[default]
-    Stored,
-    Zstd,
-}
+/// Bytes of the length.
+const HEAD: usize = 4;
+/// Set in the length of a body that is kept as it is.
+const PLAIN: u32 = 1 << 31;
 
 impl Packed {
     /// Bytes held.
     #[must_use]
     pub fn packed_len(&self) -> usize {
-        self.bytes.len()
+        self.0.len()
     }
 
     /// Bytes of the body.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.length as usize
+        (self.head() & !PLAIN) as usize
     }
 
     /// Whether the body is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.length == 0
+        self.len() == 0
+    }
+
+    fn new(head: u32, rest: &[u8]) -> Self {
+        Self([&head.to_le_bytes(), rest].concat().into())
+    }
+
+    fn head(&self) -> u32 {
+        self.0.first_chunk::<HEAD>().map_or(0, |head| u32::from_le_bytes(*head))
+    }
+
+    fn rest(&self) -> &[u8] {
+        self.0.get(HEAD..).unwrap_or_default()
     }
 }
 
@@ -114,31 +122,29 @@ impl Codec {
     /// Compresses a body.
     #[must_use]
     pub fn pack(&self, body: &[u8]) -> Packed {
-        let length = u32::try_from(body.len()).unwrap_or(u32::MAX);
+        let length = u32::try_from(body.len()).unwrap_or(u32::MAX) & !PLAIN;
         let mut out = Vec::with_capacity(zstd::zstd_safe::compress_bound(body.len()));
         let written = COMPRESS.with_borrow_mut(|context| match &self.dictionary {
             Some(own) => context.compress_using_cdict(&mut out, body, &own.compress),
             None => context.compress(&mut out, body, LEVEL),
         });
         match written {
-            Ok(_) if out.len() < body.len() => {
-                Packed { bytes: out.as_slice().into(), length, encoding: Encoding::Zstd }
-            }
-            _ => Packed { bytes: body.into(), length, encoding: Encoding::Stored },
+            Ok(_) if out.len() < body.len() => Packed::new(length, &out),
+            _ => Packed::new(length | PLAIN, body),
         }
     }
 
     /// The body; `None` if `packed` is not of this codec.
     #[must_use]
     pub fn unpack(&self, packed: &Packed) -> Option<Vec<u8>> {
-        if packed.encoding == Encoding::Stored {
-            return Some(packed.bytes.to_vec());
+        if packed.head() & PLAIN != 0 {
+            return Some(packed.rest().to_vec());
         }
         let mut body = Vec::with_capacity(packed.len());
         DECOMPRESS
             .with_borrow_mut(|context| match &self.dictionary {
-                Some(own) => context.decompress_using_ddict(&mut body, &packed.bytes, &own.decompress),
-                None => context.decompress(&mut body, &packed.bytes),
+                Some(own) => context.decompress_using_ddict(&mut body, packed.rest(), &own.decompress),
+                None => context.decompress(&mut body, packed.rest()),
             })
             .ok()?;
         Some(body)

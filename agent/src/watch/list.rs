@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use futures::TryStreamExt;
 use kube::Client;
+use meshsync_crds::agent_config::SnapshotMode;
 
 use super::request::{ListQuery, RequestError, Source, chunks, send};
 use super::spec::WatchSpec;
@@ -20,20 +21,27 @@ const SILENCE: Duration = Duration::from_secs(60);
 /// What a page should weigh. Small enough that a few lists at once stay cheap, large enough that the API server is not
 /// asked thousands of times.
 const PAGE_BYTES: usize = 1024 * 1024;
+/// The same where only hashes are kept, and pages are a good part of all memory.
+const SMALL_PAGE_BYTES: usize = 512 * 1024;
 
 /// A paged list under way: one consistent state of a collection, page by page.
 struct Pages<'c> {
     client: &'c Client,
     source: Source,
     limit: usize,
+    page_bytes: usize,
     /// Where the next page begins; `None` after the last.
     token: Option<String>,
     body: BytesMut,
 }
 
 impl<'c> Pages<'c> {
-    fn new(client: &'c Client, source: Source) -> Self {
-        Self { client, source, limit: FIRST_LIMIT, token: Some(String::new()), body: BytesMut::new() }
+    fn new(client: &'c Client, source: Source, mode: SnapshotMode) -> Self {
+        let page_bytes = match mode {
+            SnapshotMode::Full => PAGE_BYTES,
+            SnapshotMode::HashOnly => SMALL_PAGE_BYTES,
+        };
+        Self { client, source, limit: FIRST_LIMIT, page_bytes, token: Some(String::new()), body: BytesMut::new() }
     }
 
     /// Bytes of the last page.
@@ -53,7 +61,7 @@ impl<'c> Pages<'c> {
             self.body.extend_from_slice(&chunk);
         }
         let page = ListPage::parse(&self.body).map_err(|error| RequestError::transient(&error))?;
-        self.limit = next_limit(self.limit, page.items.len(), self.body.len());
+        self.limit = next_limit(self.limit, page.items.len(), self.body.len(), self.page_bytes);
         self.token = page.continue_token.as_deref().map(str::to_owned);
         Ok(Some(page))
     }
@@ -65,7 +73,7 @@ impl<'c> Pages<'c> {
 pub(super) async fn list(client: &Client, source: Source, sink: &Sink) -> Result<ResourceVersion, RequestError> {
     sink.board.update(&sink.name, |report| report.lists += 1);
     let relist = sink.table.begin_relist();
-    let mut pages = Pages::new(client, source);
+    let mut pages = Pages::new(client, source, sink.mode());
     let mut version = None;
     while let Some(page) = pages.read().await? {
         for item in &page.items {
@@ -91,7 +99,7 @@ impl<'a> Listing<'a> {
     /// Of all objects that `spec` wants.
     #[must_use]
     pub fn new(client: &'a Client, spec: &'a WatchSpec) -> Self {
-        Self { spec, context: spec.context(), pages: Pages::new(client, Source::of(spec)) }
+        Self { spec, context: spec.context(), pages: Pages::new(client, Source::of(spec), spec.mode) }
     }
 
     /// The objects of the next page, which may be none; `None` after the last page.
@@ -115,13 +123,13 @@ impl<'a> Listing<'a> {
     }
 }
 
-/// Objects that make a page of about [`PAGE_BYTES`], going by the last one.
-fn next_limit(limit: usize, items: usize, bytes: usize) -> usize {
+/// Objects that make a page of about `page_bytes`, going by the last one.
+fn next_limit(limit: usize, items: usize, bytes: usize, page_bytes: usize) -> usize {
     if items == 0 {
         return limit;
     }
     let bytes_an_item = (bytes / items).max(1);
-    (PAGE_BYTES / bytes_an_item).clamp(*LIMITS.start(), *LIMITS.end())
+    (page_bytes / bytes_an_item).clamp(*LIMITS.start(), *LIMITS.end())
 }
 
 #[cfg(test)]
@@ -130,9 +138,9 @@ mod tests {
 
     #[test]
     fn pages_are_sized_by_bytes() {
-        assert_eq!(next_limit(250, 250, 250 * 8192), 128);
-        assert_eq!(next_limit(250, 250, 250 * 1_000_000), 10);
-        assert_eq!(next_limit(250, 3, 300), 1000);
-        assert_eq!(next_limit(250, 0, 100), 250);
+        assert_eq!(next_limit(250, 250, 250 * 8192, PAGE_BYTES), 128);
+        assert_eq!(next_limit(250, 250, 250 * 1_000_000, PAGE_BYTES), 10);
+        assert_eq!(next_limit(250, 3, 300, PAGE_BYTES), 1000);
+        assert_eq!(next_limit(250, 0, 100, PAGE_BYTES), 250);
     }
 }

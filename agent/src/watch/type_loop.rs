@@ -27,6 +27,8 @@ const MIN_GAP: Duration = Duration::from_secs(1);
 
 /// Objects that may wait for the broker before lists do.
 const WAITING: usize = 4_000;
+/// The same where bodies are held only for as long as they wait.
+const WAITING_WITH_BODIES: usize = 500;
 /// How long a page waits at most for that, where bodies are kept.
 const PAGE_WAITS: Duration = Duration::from_millis(100);
 
@@ -64,6 +66,10 @@ impl Sink {
         }
     }
 
+    pub(super) fn mode(&self) -> SnapshotMode {
+        self.spec.mode
+    }
+
     /// To be waited for between two pages.
     pub(super) async fn make_room(&self) {
         match self.spec.mode {
@@ -72,7 +78,7 @@ impl Sink {
                 let _keeps_up = tokio::time::timeout(PAGE_WAITS, self.queue.shorter_than(WAITING)).await;
             }
             // Bodies are held until they are published: a whole cluster of them must not gather.
-            SnapshotMode::HashOnly => self.queue.shorter_than(WAITING).await,
+            SnapshotMode::HashOnly => self.queue.shorter_than(WAITING_WITH_BODIES).await,
         }
     }
 

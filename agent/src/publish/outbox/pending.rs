@@ -8,9 +8,9 @@ use crate::snapshot::{Removed, Told};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Pending {
     Upsert(Newest),
-    Delete(Removed),
+    Delete(Box<Removed>),
     /// Two messages: consumers know the old incarnation, and a new one has its name.
-    DeleteThenUpsert(Removed, Newest),
+    DeleteThenUpsert(Box<Removed>, Newest),
 }
 
 /// The state of an object that the snapshot holds when the message is made.
@@ -34,7 +34,7 @@ impl Pending {
     }
 
     /// What waits once the object is gone: nothing, if consumers never heard of the name.
-    pub(super) fn then_delete(before: Option<Self>, removed: Removed) -> Option<Self> {
+    pub(super) fn then_delete(before: Option<Self>, removed: Box<Removed>) -> Option<Self> {
         if removed.told != Told::No {
             return Some(Self::Delete(removed));
         }
