@@ -3,11 +3,14 @@
 //! The stream is the truth that consumers and the next agent begin from, so what is in it is known at all times: it is read
 //! back at each connection, every message names the one that it replaces, and nothing counts as told before it is stored.
 
+mod answer;
 mod checkpoints;
 mod conflict;
 mod core_copy;
 mod flight;
+mod reconcile;
 mod restore;
+mod send;
 
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -15,20 +18,16 @@ use std::time::{Duration, Instant};
 use async_nats::jetstream::stream::Stream;
 use async_nats::{Message, Subscriber};
 use futures::{FutureExt, StreamExt};
-use meshsync_crds::discovery::ServedType;
 
 use self::checkpoints::Checkpoints;
-use self::conflict::{Mine, Verdict, judge};
 use self::core_copy::CoreCopy;
-use self::flight::{Answer, Flight, Sent, SentObject, read_answer};
+use self::flight::{Flight, Sent, SentObject};
+use self::reconcile::{Look, Reconciler};
 use self::restore::{Report, restore};
 use super::message::Encoding;
-use super::outbox::{Action, Item, Next};
+use super::outbox::{Item, Next};
 use super::parts::{Parts, Problem, until, wait};
-use crate::encode::{Detail, EventType};
-use crate::object::{ResourceVersion, Uid};
-use crate::snapshot::{Confirmation, Object};
-use crate::stream::{Checkpoint, Conditions, Stamp, StreamSettings, Subjects, TypeKey, read_checkpoints};
+use crate::stream::{Checkpoint, StreamSettings, Subjects, read_checkpoints};
 
 /// How long an acknowledgement may take. A broker that is slower is asked again over a new session.
 const ACKNOWLEDGED_WITHIN: Duration = Duration::from_secs(15);
@@ -38,6 +37,8 @@ const GIVE_WAY_FOR: Duration = Duration::from_secs(2);
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(2);
 /// First and longest pause after the stream refused a message.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+/// How long the broker may take to say how far the stream is.
+const LOOK_WITHIN: Duration = Duration::from_secs(1);
 /// Room for the headers in a message: names, a uid, numbers, and an apiVersion and kind of at most 253 bytes each.
 const HEADER_ROOM: usize = 2 * 1024;
 
@@ -48,6 +49,8 @@ pub(super) enum End {
     Broken,
     /// There is no stream any more.
     NoStream,
+    /// The stream may not be what it is thought to be.
+    Stale,
     /// Messages are to be made differently from now on.
     OtherEncoding,
     /// Everything is published, and that was asked for.
@@ -66,6 +69,7 @@ pub(super) struct Session<'p> {
     answers: Subscriber,
     core: CoreCopy,
     checkpoints: Checkpoints,
+    reconciler: Reconciler,
     /// Messages that gave way to ones that know more.
     gave_way: Vec<(Instant, Box<SentObject>)>,
     /// Until when nothing is sent, because the stream refuses.
@@ -83,14 +87,14 @@ impl<'p> Session<'p> {
         parts: &'p mut Parts,
         encoding: Encoding,
         generation: u64,
-        stream: Stream,
+        mut stream: Stream,
         settings: StreamSettings,
     ) -> Result<Self, Problem> {
         let client = parts.broker.client.clone();
         let inbox = client.new_inbox();
         let answers = client.subscribe(format!("{inbox}.*")).await.map_err(|error| Problem(error.to_string()))?;
         let subjects = Subjects::new(&encoding.cluster_id);
-        read_back(parts, &encoding, &stream, &subjects).await?;
+        let reconciler = read_back(parts, &encoding, &mut stream, &subjects).await?;
         let core = CoreCopy::new(client, parts.new_connection(generation));
         Ok(Self {
             parts,
@@ -103,6 +107,7 @@ impl<'p> Session<'p> {
             answers,
             core,
             checkpoints: Checkpoints::default(),
+            reconciler,
             gave_way: Vec::new(),
             paused_until: None,
             pause: PAUSES.0,
@@ -189,226 +194,6 @@ impl<'p> Session<'p> {
         Next::Empty
     }
 
-    async fn send(&mut self, item: Item, insists: bool) {
-        match &item.action {
-            Action::Upsert { uid, resync } => {
-                let object = self.parts.store.table(item.type_id).and_then(|table| table.get_to_publish(uid));
-                match object {
-                    None => self.parts.queue.confirm(item),
-                    Some(object) if object.confirmed && !*resync => self.parts.queue.confirm(item),
-                    Some(object) if object.confirmed => self.send_core_only(item, object).await,
-                    Some(object) => self.send_state(item, object, insists).await,
-                }
-            }
-            Action::Delete(removed) => {
-                let Some(served) = self.parts.store.served_type(item.type_id) else {
-                    return self.parts.queue.confirm(item);
-                };
-                let payload = self.encoding.encode_deleted(&served, removed);
-                let uid = Some(removed.uid.clone()).filter(|uid| !uid.is_named());
-                let stamp = self.stamp(&served, uid, &removed.resource_version, 0, EventType::Deleted);
-                let replaces = removed.sequence;
-                let subject = self.subjects.object(&TypeKey::from(&*served), &item.name);
-                let event = EventType::Deleted;
-                let object = SentObject { item, event, subject, stamp, payload, insists };
-                self.store(Box::new(object), replaces).await;
-            }
-        }
-    }
-
-    async fn send_state(&mut self, item: Item, object: Object, insists: bool) {
-        let Some(served) = self.parts.store.served_type(item.type_id) else {
-            return self.parts.queue.confirm(item);
-        };
-        let Object { uid, name, resource_version, hash, told, confirmed: _, sequence, body } = object;
-        let Some(body) = body else {
-            // Once a list has brought the body, the object is queued again.
-            if let Some(table) = self.parts.store.table(item.type_id) {
-                table.want_body(&uid);
-            }
-            return self.parts.queue.confirm(item);
-        };
-        let event = item.action.event_type(told);
-        let limit = self.parts.broker.client.max_payload().saturating_sub(HEADER_ROOM);
-        let encoded = match self.encoding.encode(event, &body, limit) {
-            Ok(encoded) => encoded,
-            Err(error) => {
-                self.parts.unencodable(&item, &error);
-                return self.parts.queue.confirm(item);
-            }
-        };
-        if encoded.detail == Detail::MetadataOnly {
-            self.parts.too_large(&item);
-        }
-        let uid = Some(uid).filter(|uid| !uid.is_named());
-        let stamp = self.stamp(&served, uid, &resource_version, hash, event);
-        let subject = self.subjects.object(&TypeKey::from(&*served), &name);
-        let object = SentObject { item, event, subject, stamp, payload: encoded.payload, insists };
-        self.store(Box::new(object), sequence).await;
-    }
-
-    fn stamp(
-        &self,
-        served: &ServedType,
-        uid: Option<Uid>,
-        resource_version: &ResourceVersion,
-        hash: u64,
-        event: EventType,
-    ) -> Stamp {
-        Stamp {
-            uid,
-            resource_version: resource_version.clone(),
-            hash,
-            event,
-            api_version: served.api_version(),
-            kind: served.kind.clone(),
-            encoding: self.encoding.name().to_owned(),
-        }
-    }
-
-    /// Sends a message to be stored in place of the one with sequence `replaces`.
-    async fn store(&mut self, object: Box<SentObject>, replaces: u64) {
-        let SentObject { stamp, payload, subject, event, .. } = &*object;
-        let uid = stamp.uid.as_ref().map(ToString::to_string).unwrap_or_default();
-        let message_id = format!("{uid}@{}:{:016x}>{replaces}", stamp.resource_version, stamp.hash);
-        let ttl = (*event == EventType::Deleted).then(|| self.settings.tombstone_ttl.as_secs().max(1));
-        let headers = stamp.headers(&Conditions { replaces, message_id: &message_id, ttl_seconds: ttl });
-        let (subject, payload) = (subject.clone(), payload.clone());
-        let answer_to = self.flight.add(Sent::Object(object));
-        let client = &self.parts.broker.client;
-        if let Err(error) = client.publish_with_reply_and_headers(subject, answer_to, headers, payload).await {
-            tracing::warn!(%error, "the broker client refuses a message");
-        }
-    }
-
-    /// Takes in an answer and whatever others have come meanwhile.
-    async fn take_answers(&mut self, first: Message) -> Option<End> {
-        let mut message = first;
-        loop {
-            if let Some((number, sent)) = self.flight.take(&message.subject) {
-                let answer = read_answer(&message);
-                // Whatever was sent before it over this connection has been handled, too.
-                if answer != Answer::NoStream {
-                    self.core.proven_up_to(number);
-                }
-                if let Some(end) = self.take_answer(sent, answer).await {
-                    return Some(end);
-                }
-            }
-            match self.answers.next().now_or_never() {
-                Some(Some(next)) => message = next,
-                _ => return None,
-            }
-        }
-    }
-
-    async fn take_answer(&mut self, sent: Sent, answer: Answer) -> Option<End> {
-        match (sent, answer) {
-            (Sent::Marker, _) => {}
-            (sent, Answer::NoStream) => {
-                // Back into the flight: it is not confirmed.
-                self.flight.add(sent);
-                return Some(End::NoStream);
-            }
-            (Sent::Checkpoint(_), Answer::Stored { .. }) => {}
-            (Sent::Checkpoint(type_id), answer) => {
-                tracing::debug!(?answer, "a checkpoint was not stored");
-                self.checkpoints.failed(type_id);
-            }
-            (Sent::Object(object), Answer::Stored { sequence, duplicate: false }) => {
-                self.stored(*object, sequence).await
-            }
-            (Sent::Object(object), Answer::Stored { duplicate: true, .. } | Answer::Conflict) => {
-                return self.resolve(object).await;
-            }
-            (Sent::Object(object), Answer::Refused(reason)) => self.refused(*object, reason),
-            (Sent::Object(object), Answer::Echo) => self.parts.queue.return_unconfirmed(object.item),
-        }
-        None
-    }
-
-    async fn stored(&mut self, object: SentObject, sequence: u64) {
-        self.pause = PAUSES.0;
-        self.parts.delivery.set_refusal(None);
-        let SentObject { item, event, stamp, payload, .. } = object;
-        if let Action::Upsert { uid, .. } = &item.action
-            && let Some(table) = self.parts.store.table(item.type_id)
-        {
-            table.confirm(uid, Confirmation { hash: stamp.hash, sequence });
-        }
-        self.parts.stats.published(event, payload.len());
-        self.core.send(&item, payload, self.flight.next_number()).await;
-        self.parts.queue.confirm(item);
-    }
-
-    fn refused(&mut self, object: SentObject, reason: String) {
-        // All that was in flight is refused at once: one pause for it.
-        if self.paused_until.is_none() {
-            tracing::warn!(reason, retry_in = ?self.pause, "the stream refuses messages; everything waits");
-            self.paused_until = Some(Instant::now() + self.pause);
-            self.pause = (self.pause * 2).min(PAUSES.1);
-        }
-        self.parts.delivery.set_refusal(Some(reason));
-        self.parts.queue.return_unconfirmed(object.item);
-    }
-
-    /// The stream holds something else than was to be replaced: looks at it and decides.
-    async fn resolve(&mut self, mut object: Box<SentObject>) -> Option<End> {
-        let theirs = match self.parts.look_up(&self.stream, &object.subject).await {
-            Ok(theirs) => theirs,
-            Err(problem) => {
-                tracing::warn!(%problem, "cannot look at what the stream holds");
-                self.flight.add(Sent::Object(object));
-                return Some(End::Broken);
-            }
-        };
-        let mine = Mine { stamp: &object.stamp, insists: object.insists };
-        match judge(mine, theirs.as_ref().map(|(stamp, sequence)| (stamp, *sequence))) {
-            Verdict::Stored(sequence) => self.stored(*object, sequence).await,
-            Verdict::Replace(sequence) => self.store(object, sequence).await,
-            Verdict::GiveWay => {
-                tracing::debug!(object = %object.item.name, "the stream knows more; waiting for the watch to tell");
-                object.insists = true;
-                self.gave_way.push((Instant::now() + GIVE_WAY_FOR, object));
-            }
-            Verdict::Superseded => {
-                let SentObject { item, payload, stamp, .. } = *object;
-                // Another version of the type has the place: whoever knew the old one is told.
-                if theirs.is_some_and(|(theirs, _)| theirs.api_version != stamp.api_version) {
-                    self.core.send(&item, payload, self.flight.next_number()).await;
-                }
-                self.parts.queue.confirm(item);
-            }
-        }
-        None
-    }
-
-    async fn retry_those_who_gave_way(&mut self) {
-        let now = Instant::now();
-        let due: Vec<_> = self.gave_way.extract_if(.., |(until, _)| *until <= now).collect();
-        for (_, object) in due {
-            let SentObject { item, insists, .. } = *object;
-            self.send(item, insists).await;
-        }
-    }
-
-    /// An object that is stored goes to core subscribers once more: somebody asked for everything, or came late.
-    async fn send_core_only(&mut self, item: Item, object: Object) {
-        let event = EventType::Added;
-        let payload = match object.body {
-            Some(body) => {
-                let limit = self.parts.broker.client.max_payload();
-                self.encoding.encode(event, &body, limit).map(|encoded| encoded.payload).ok()
-            }
-            None => self.parts.stored_message(&self.stream, object.sequence, event).await,
-        };
-        match payload {
-            Some(payload) => self.core.send(&item, payload, self.flight.next_number()).await,
-            None => tracing::warn!(object = %item.name, "cannot be sent again now"),
-        }
-        self.parts.queue.confirm(item);
-    }
-
     /// Stores the checkpoints that are due; looks whether the broker still answers.
     async fn tick(&mut self) -> Option<End> {
         // While somebody was answered, say, acknowledgements may have come that were not looked at yet.
@@ -421,12 +206,28 @@ impl<'p> Session<'p> {
             tracing::warn!("the broker does not acknowledge; beginning anew");
             return Some(End::Broken);
         }
-        self.core.forget_old(Instant::now());
+        let now = Instant::now();
+        if self.flight.is_empty()
+            && self.reconciler.is_due(now)
+            && let Some(reason) = self.reason_to_read_back(now).await
+        {
+            tracing::info!(reason, "the stream is read back");
+            return Some(End::Stale);
+        }
+        self.core.forget_old(now);
         self.store_checkpoints().await;
         if self.core.has_unproven() && self.flight.is_empty() {
             self.send_marker().await;
         }
         None
+    }
+
+    async fn reason_to_read_back(&mut self, now: Instant) -> Option<&'static str> {
+        // A broker that does not answer is noticed elsewhere.
+        let info = tokio::time::timeout(LOOK_WITHIN, self.stream.info()).await.ok()?.ok()?;
+        let (newest, messages) = (info.state.last_sequence, info.state.messages);
+        let objects = self.parts.store.tables().iter().map(|(.., table)| table.stored_digest().objects).sum();
+        self.reconciler.judge(now, Look { newest, messages, objects })
     }
 
     async fn store_checkpoints(&mut self) {
@@ -477,8 +278,15 @@ impl<'p> Session<'p> {
 }
 
 /// Brings snapshot and stream together, and lets the watches begin from where the stream ends.
-async fn read_back(parts: &Parts, encoding: &Encoding, stream: &Stream, subjects: &Subjects) -> Result<(), Problem> {
+async fn read_back(
+    parts: &Parts,
+    encoding: &Encoding,
+    stream: &mut Stream,
+    subjects: &Subjects,
+) -> Result<Reconciler, Problem> {
     let began = Instant::now();
+    // Before it is read: what somebody else writes meanwhile is found the next time.
+    let newest = stream.info().await.map_err(|error| Problem(error.to_string()))?.state.last_sequence;
     parts.progress.reading();
     let in_force = parts.in_force.borrow().clone();
     let report = restore(stream, subjects, encoding.name(), &parts.store, &parts.queue, &in_force).await?;
@@ -489,7 +297,7 @@ async fn read_back(parts: &Parts, encoding: &Encoding, stream: &Stream, subjects
     let Report { stored, taken, resent, ghosts, to_list: _ } = report;
     tracing::info!(stored, taken, resent, ghosts, checkpoints = checkpoints.len(), took = ?began.elapsed(), "stream read");
     parts.progress.done(checkpoints);
-    Ok(())
+    Ok(Reconciler::new(Instant::now(), began.elapsed(), newest))
 }
 
 /// What ended a wait.

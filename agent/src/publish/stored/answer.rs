@@ -1,0 +1,128 @@
+//! What the broker's answers mean for the objects that were sent.
+
+use std::time::Instant;
+
+use async_nats::Message;
+use futures::{FutureExt, StreamExt};
+
+use super::conflict::{Mine, Verdict, judge};
+use super::flight::{Answer, Sent, SentObject, read_answer};
+use super::{End, GIVE_WAY_FOR, PAUSES, Session};
+use crate::publish::outbox::Action;
+use crate::snapshot::Confirmation;
+
+impl Session<'_> {
+    /// Takes in an answer and whatever others have come meanwhile.
+    pub(super) async fn take_answers(&mut self, first: Message) -> Option<End> {
+        let mut message = first;
+        loop {
+            if let Some((number, sent)) = self.flight.take(&message.subject) {
+                let answer = read_answer(&message);
+                if let Answer::Stored { sequence, .. } = &answer {
+                    self.reconciler.stored(*sequence);
+                }
+                // Whatever was sent before it over this connection has been handled, too.
+                if answer != Answer::NoStream {
+                    self.core.proven_up_to(number);
+                }
+                if let Some(end) = self.take_answer(sent, answer).await {
+                    return Some(end);
+                }
+            }
+            match self.answers.next().now_or_never() {
+                Some(Some(next)) => message = next,
+                _ => return None,
+            }
+        }
+    }
+
+    async fn take_answer(&mut self, sent: Sent, answer: Answer) -> Option<End> {
+        match (sent, answer) {
+            (Sent::Marker, _) => {}
+            (sent, Answer::NoStream) => {
+                // Back into the flight: it is not confirmed.
+                self.flight.add(sent);
+                return Some(End::NoStream);
+            }
+            (Sent::Checkpoint(_), Answer::Stored { .. }) => {}
+            (Sent::Checkpoint(type_id), answer) => {
+                tracing::debug!(?answer, "a checkpoint was not stored");
+                self.checkpoints.failed(type_id);
+            }
+            (Sent::Object(object), Answer::Stored { sequence, duplicate: false }) => {
+                self.stored(*object, sequence).await
+            }
+            (Sent::Object(object), Answer::Stored { duplicate: true, .. } | Answer::Conflict) => {
+                return self.resolve(object).await;
+            }
+            (Sent::Object(object), Answer::Refused(reason)) => self.refused(*object, reason),
+            (Sent::Object(object), Answer::Echo) => self.parts.queue.return_unconfirmed(object.item),
+        }
+        None
+    }
+
+    async fn stored(&mut self, object: SentObject, sequence: u64) {
+        self.pause = PAUSES.0;
+        self.parts.delivery.set_refusal(None);
+        let SentObject { item, event, stamp, payload, .. } = object;
+        if let Action::Upsert { uid, .. } = &item.action
+            && let Some(table) = self.parts.store.table(item.type_id)
+        {
+            table.confirm(uid, Confirmation { hash: stamp.hash, sequence });
+        }
+        self.parts.stats.published(event, payload.len());
+        self.core.send(&item, payload, self.flight.next_number()).await;
+        self.parts.queue.confirm(item);
+    }
+
+    fn refused(&mut self, object: SentObject, reason: String) {
+        // All that was in flight is refused at once: one pause for it.
+        if self.paused_until.is_none() {
+            tracing::warn!(reason, retry_in = ?self.pause, "the stream refuses messages; everything waits");
+            self.paused_until = Some(Instant::now() + self.pause);
+            self.pause = (self.pause * 2).min(PAUSES.1);
+        }
+        self.parts.delivery.set_refusal(Some(reason));
+        self.parts.queue.return_unconfirmed(object.item);
+    }
+
+    /// The stream holds something else than was to be replaced: looks at it and decides.
+    async fn resolve(&mut self, mut object: Box<SentObject>) -> Option<End> {
+        let theirs = match self.parts.look_up(&self.stream, &object.subject).await {
+            Ok(theirs) => theirs,
+            Err(problem) => {
+                tracing::warn!(%problem, "cannot look at what the stream holds");
+                self.flight.add(Sent::Object(object));
+                return Some(End::Broken);
+            }
+        };
+        let mine = Mine { stamp: &object.stamp, insists: object.insists };
+        match judge(mine, theirs.as_ref().map(|(stamp, sequence)| (stamp, *sequence))) {
+            Verdict::Stored(sequence) => self.stored(*object, sequence).await,
+            Verdict::Replace(sequence) => self.store(object, sequence).await,
+            Verdict::GiveWay => {
+                tracing::debug!(object = %object.item.name, "the stream knows more; waiting for the watch to tell");
+                object.insists = true;
+                self.gave_way.push((Instant::now() + GIVE_WAY_FOR, object));
+            }
+            Verdict::Superseded => {
+                let SentObject { item, payload, stamp, .. } = *object;
+                // Another version of the type has the place: whoever knew the old one is told.
+                if theirs.is_some_and(|(theirs, _)| theirs.api_version != stamp.api_version) {
+                    self.core.send(&item, payload, self.flight.next_number()).await;
+                }
+                self.parts.queue.confirm(item);
+            }
+        }
+        None
+    }
+
+    pub(super) async fn retry_those_who_gave_way(&mut self) {
+        let now = Instant::now();
+        let due: Vec<_> = self.gave_way.extract_if(.., |(until, _)| *until <= now).collect();
+        for (_, object) in due {
+            let SentObject { item, insists, .. } = *object;
+            self.send(item, insists).await;
+        }
+    }
+}

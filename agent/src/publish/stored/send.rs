@@ -1,0 +1,122 @@
+//! From what waits to messages on their way.
+
+use meshsync_crds::discovery::ServedType;
+
+use super::flight::{Sent, SentObject};
+use super::{HEADER_ROOM, Session};
+use crate::encode::{Detail, EventType};
+use crate::object::{ResourceVersion, Uid};
+use crate::publish::outbox::{Action, Item};
+use crate::snapshot::Object;
+use crate::stream::{Conditions, Stamp, TypeKey};
+
+impl Session<'_> {
+    pub(super) async fn send(&mut self, item: Item, insists: bool) {
+        match &item.action {
+            Action::Upsert { uid, resync } => {
+                let object = self.parts.store.table(item.type_id).and_then(|table| table.get_to_publish(uid));
+                match object {
+                    None => self.parts.queue.confirm(item),
+                    Some(object) if object.confirmed && !*resync => self.parts.queue.confirm(item),
+                    Some(object) if object.confirmed => self.send_core_only(item, object).await,
+                    Some(object) => self.send_state(item, object, insists).await,
+                }
+            }
+            Action::Delete(removed) => {
+                let Some(served) = self.parts.store.served_type(item.type_id) else {
+                    return self.parts.queue.confirm(item);
+                };
+                let payload = self.encoding.encode_deleted(&served, removed);
+                let uid = Some(removed.uid.clone()).filter(|uid| !uid.is_named());
+                let stamp = self.stamp(&served, uid, &removed.resource_version, 0, EventType::Deleted);
+                let replaces = removed.sequence;
+                let subject = self.subjects.object(&TypeKey::from(&*served), &item.name);
+                let event = EventType::Deleted;
+                let object = SentObject { item, event, subject, stamp, payload, insists };
+                self.store(Box::new(object), replaces).await;
+            }
+        }
+    }
+
+    async fn send_state(&mut self, item: Item, object: Object, insists: bool) {
+        let Some(served) = self.parts.store.served_type(item.type_id) else {
+            return self.parts.queue.confirm(item);
+        };
+        let Object { uid, name, resource_version, hash, told, confirmed: _, sequence, body } = object;
+        let Some(body) = body else {
+            // Once a list has brought the body, the object is queued again.
+            if let Some(table) = self.parts.store.table(item.type_id) {
+                table.want_body(&uid);
+            }
+            return self.parts.queue.confirm(item);
+        };
+        let event = item.action.event_type(told);
+        let limit = self.parts.broker.client.max_payload().saturating_sub(HEADER_ROOM);
+        let encoded = match self.encoding.encode(event, &body, limit) {
+            Ok(encoded) => encoded,
+            Err(error) => {
+                self.parts.unencodable(&item, &error);
+                return self.parts.queue.confirm(item);
+            }
+        };
+        if encoded.detail == Detail::MetadataOnly {
+            self.parts.too_large(&item);
+        }
+        let uid = Some(uid).filter(|uid| !uid.is_named());
+        let stamp = self.stamp(&served, uid, &resource_version, hash, event);
+        let subject = self.subjects.object(&TypeKey::from(&*served), &name);
+        let object = SentObject { item, event, subject, stamp, payload: encoded.payload, insists };
+        self.store(Box::new(object), sequence).await;
+    }
+
+    fn stamp(
+        &self,
+        served: &ServedType,
+        uid: Option<Uid>,
+        resource_version: &ResourceVersion,
+        hash: u64,
+        event: EventType,
+    ) -> Stamp {
+        Stamp {
+            uid,
+            resource_version: resource_version.clone(),
+            hash,
+            event,
+            api_version: served.api_version(),
+            kind: served.kind.clone(),
+            encoding: self.encoding.name().to_owned(),
+        }
+    }
+
+    /// Sends a message to be stored in place of the one with sequence `replaces`.
+    pub(super) async fn store(&mut self, object: Box<SentObject>, replaces: u64) {
+        let SentObject { stamp, payload, subject, event, .. } = &*object;
+        let uid = stamp.uid.as_ref().map(ToString::to_string).unwrap_or_default();
+        let message_id = format!("{uid}@{}:{:016x}>{replaces}", stamp.resource_version, stamp.hash);
+        let ttl = (*event == EventType::Deleted).then(|| self.settings.tombstone_ttl.as_secs().max(1));
+        let headers = stamp.headers(&Conditions { replaces, message_id: &message_id, ttl_seconds: ttl });
+        let (subject, payload) = (subject.clone(), payload.clone());
+        let answer_to = self.flight.add(Sent::Object(object));
+        let client = &self.parts.broker.client;
+        if let Err(error) = client.publish_with_reply_and_headers(subject, answer_to, headers, payload).await {
+            tracing::warn!(%error, "the broker client refuses a message");
+        }
+    }
+
+    /// An object that is stored goes to core subscribers once more: somebody asked for everything, or came late.
+    async fn send_core_only(&mut self, item: Item, object: Object) {
+        let event = EventType::Added;
+        let payload = match object.body {
+            Some(body) => {
+                let limit = self.parts.broker.client.max_payload();
+                self.encoding.encode(event, &body, limit).map(|encoded| encoded.payload).ok()
+            }
+            None => self.parts.stored_message(&self.stream, object.sequence, event).await,
+        };
+        match payload {
+            Some(payload) => self.core.send(&item, payload, self.flight.next_number()).await,
+            None => tracing::warn!(object = %item.name, "cannot be sent again now"),
+        }
+        self.parts.queue.confirm(item);
+    }
+}
