@@ -53,6 +53,14 @@ pub struct Connection {
     pub generation: u64,
 }
 
+impl Connection {
+    /// Whether the connection of this generation is the one that there is.
+    #[must_use]
+    pub const fn is(&self, generation: u64) -> bool {
+        self.up && self.generation == generation
+    }
+}
+
 /// A client that reconnects for ever, and what is known of its connection.
 #[derive(Clone, Debug)]
 pub struct Broker {

@@ -114,7 +114,7 @@ impl<'p> Session<'p> {
                 () = self.parts.shutdown.requested(), if !self.parts.shutdown.has_begun() => None,
                 _ = self.parts.encoding.changed() => None,
                 Some(reply) = self.parts.answers.recv() => Some(reply),
-                _ = self.parts.broker.connection.wait_for(|now| !now.up || now.generation != generation) => return,
+                _ = self.parts.broker.connection.wait_for(|now| !now.is(generation)) => return,
             };
             if let Some(reply) = asked {
                 self.parts.answer(&self.encoding, None, &reply).await;
@@ -188,11 +188,10 @@ impl<'p> Session<'p> {
         let mut connection = self.parts.broker.connection.clone();
         let came_back = tokio::select! {
             echo = tokio::time::timeout(CONFIRM_WITHIN, echo) => matches!(echo, Ok(Some(_))),
-            _ = connection.wait_for(|now| !now.up || now.generation != generation) => false,
+            _ = connection.wait_for(|now| !now.is(generation)) => false,
         };
         // A marker can come back over a new connection although the batch went into the old one.
-        let now = *connection.borrow();
-        came_back && now.up && now.generation == generation
+        came_back && connection.borrow().is(generation)
     }
 
     fn confirm(&self, sent: Sent) {

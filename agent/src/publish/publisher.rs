@@ -40,19 +40,26 @@ impl Publisher {
         let mut last_problem = String::new();
         loop {
             let Some((connection, encoding)) = self.parts.ready().await else { return };
-            let stream = match failures {
-                0..FAILURES => self.stream(&encoding).await,
-                _ => Err(last_problem.clone()),
+            let generation = connection.generation;
+            let mut connections = self.parts.broker.connection.clone();
+            let stream = tokio::select! {
+                stream = self.stream(&encoding), if failures < FAILURES => stream,
+                // What a broken connection lets through says nothing about JetStream.
+                _ = connections.wait_for(|now| !now.is(generation)), if failures < FAILURES => continue,
+                else => Err(last_problem.clone()),
             };
             let worked = match stream {
-                Ok(stream) => self.store(encoding, connection.generation, stream).await,
+                Ok(stream) => self.store(encoding, generation, stream).await,
                 Err(reason) => {
                     failures = 0;
-                    self.send(encoding, connection.generation, reason).await
+                    self.send(encoding, generation, reason).await
                 }
             };
             match worked {
                 Ok(()) => failures = 0,
+                Err(problem) if !connections.borrow().is(generation) => {
+                    tracing::debug!(%problem, "the connection broke while publishing began");
+                }
                 Err(problem) => {
                     tracing::warn!(%problem, retry_in = ?BETWEEN_ATTEMPTS, "publishing cannot begin");
                     failures += 1;
@@ -89,6 +96,13 @@ impl Publisher {
         let session = stored::Session::begin(&mut self.parts, encoding, connection, stream, settings).await?;
         let end = session.run().await;
         tracing::debug!(?end, "session over");
+        if end == stored::End::Silent {
+            // The other end may be gone without a word: a new connection shows it long before the client's own pings do.
+            let _closed = self.parts.broker.client.force_reconnect().await;
+            let mut connections = self.parts.broker.connection.clone();
+            let gone = connections.wait_for(|now| !now.is(connection));
+            let _waited_long_enough = tokio::time::timeout(BETWEEN_ATTEMPTS, gone).await;
+        }
         Ok(())
     }
 

@@ -93,7 +93,7 @@ impl Session<'_> {
             Err(problem) => {
                 tracing::warn!(%problem, "cannot look at what the stream holds");
                 self.flight.add(Sent::Object(object));
-                return Some(End::Broken);
+                return Some(End::Silent);
             }
         };
         let mine = Mine { stamp: &object.stamp, insists: object.insists };

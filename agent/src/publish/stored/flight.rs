@@ -76,12 +76,14 @@ pub(super) struct Flight {
     sent: BTreeMap<u64, (Sent, Instant)>,
     next: u64,
     bytes: usize,
+    /// When the last answer came.
+    heard: Option<Instant>,
 }
 
 impl Flight {
     /// Nothing in flight; answers come to subjects below `inbox`.
     pub(super) fn new(inbox: String) -> Self {
-        Self { inbox, sent: BTreeMap::new(), next: 0, bytes: 0 }
+        Self { inbox, sent: BTreeMap::new(), next: 0, bytes: 0, heard: None }
     }
 
     pub(super) fn has_room(&self) -> bool {
@@ -111,12 +113,14 @@ impl Flight {
         let number = subject.strip_prefix(self.inbox.as_str())?.strip_prefix('.')?.parse().ok()?;
         let (sent, _) = self.sent.remove(&number)?;
         self.bytes -= sent.bytes();
+        self.heard = Some(Instant::now());
         Some((number, sent))
     }
 
-    /// Since when the oldest waits.
-    pub(super) fn oldest_since(&self) -> Option<Instant> {
-        self.sent.first_key_value().map(|(_, (_, since))| *since)
+    /// Since when there is something to answer and nothing is answered.
+    pub(super) fn silent_since(&self) -> Option<Instant> {
+        let (_, (_, oldest)) = self.sent.first_key_value()?;
+        Some(self.heard.map_or(*oldest, |heard| heard.max(*oldest)))
     }
 
     /// Everything that was not answered, in the order in which it was sent.

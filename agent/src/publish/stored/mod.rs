@@ -29,7 +29,7 @@ use super::outbox::{Item, Next};
 use super::parts::{Parts, Problem, until, wait};
 use crate::stream::{Checkpoint, StreamSettings, Subjects, read_checkpoints};
 
-/// How long an acknowledgement may take. A broker that is slower is asked again over a new session.
+/// How long a broker may leave everything without an answer before it is taken for gone.
 const ACKNOWLEDGED_WITHIN: Duration = Duration::from_secs(15);
 /// How long to leave a message that knows more than we do alone.
 const GIVE_WAY_FOR: Duration = Duration::from_secs(2);
@@ -45,8 +45,10 @@ const HEADER_ROOM: usize = 2 * 1024;
 /// Why a session is over.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum End {
-    /// The connection broke, or the broker fell silent.
+    /// The connection broke.
     Broken,
+    /// The broker answers nothing any more.
+    Silent,
     /// There is no stream any more.
     NoStream,
     /// The stream may not be what it is thought to be.
@@ -153,7 +155,7 @@ impl<'p> Session<'p> {
                 _ = self.parts.encoding.changed() => Woken::OtherEncoding,
                 Some(reply) = self.parts.answers.recv() => Woken::Asked(reply),
                 () = self.parts.shutdown.requested(), if !self.parts.shutdown.has_begun() => Woken::Work,
-                _ = connection.wait_for(|now| !now.up || now.generation != generation) => return End::Broken,
+                _ = connection.wait_for(|now| !now.is(generation)) => return End::Broken,
             };
             let end = match woken {
                 Woken::Answer(Some(answer)) => self.take_answers(answer).await,
@@ -202,9 +204,10 @@ impl<'p> Session<'p> {
         {
             return Some(end);
         }
-        if self.flight.oldest_since().is_some_and(|since| since.elapsed() > ACKNOWLEDGED_WITHIN) {
-            tracing::warn!("the broker does not acknowledge; beginning anew");
-            return Some(End::Broken);
+        // A slow one may need longer for all that is in flight.
+        if self.flight.silent_since().is_some_and(|since| since.elapsed() > ACKNOWLEDGED_WITHIN) {
+            tracing::warn!("the broker does not answer; connecting anew");
+            return Some(End::Silent);
         }
         let now = Instant::now();
         if self.flight.is_empty()
