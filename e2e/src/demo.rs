@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::await_condition;
 use crate::cluster::Cluster;
@@ -44,37 +44,27 @@ pub async fn show(cluster: &Cluster) -> Result<Figures> {
     let mut figures = Figures::default();
     let system = System::install(cluster).await?;
     system.apply_sample("meshsync.yaml").await?;
-    let consumer = Consumer::subscribe(system.broker().await?, None).await?;
-    snapshot_arrives(cluster, &system, &consumer, &mut figures).await?;
+    let consumer = snapshot_arrives(cluster, &system, &mut figures).await?;
     type_leaves(&system, &consumer, &mut figures).await?;
     events_arrive(cluster, &consumer, &mut figures).await?;
     Ok(figures)
 }
 
-/// A new agent: a subscriber that is there already sees the snapshot from its first object on.
-async fn snapshot_arrives(
-    cluster: &Cluster,
-    system: &System<'_>,
-    consumer: &Consumer,
-    figures: &mut Figures,
-) -> Result<()> {
-    say("starting the agent anew, with a subscriber waiting");
-    let before = agent_processes()?;
-    let old = system.agent_pod().await?;
-    let old = old["metadata"]["name"].as_str().unwrap_or_default().to_owned();
-    // The next agent may begin before the old one has ended: its own word that it starts tells them apart.
-    consumer.begin_anew();
-    cluster.kubectl(["delete", "pod", "-n", NAMESPACE, &old, "--wait=false"]).await?;
-    let process = await_condition("a new agent process", DEADLINE, async || {
-        Ok(agent_processes()?.into_iter().find(|process| !before.contains(process)))
-    })
-    .await?;
-    let (mut size, mut grown) = (0, Instant::now());
-    await_condition("the new agent says that it has started", DEADLINE, async || {
-        Ok((!consumer.awaits_agent()).then_some(()))
-    })
-    .await?;
-    await_condition("the subscriber holds what the cluster holds", DEADLINE, async || {
+/// A first agent and an empty broker once more: a subscriber that is there already sees the snapshot from its first object
+/// on.
+async fn snapshot_arrives(cluster: &Cluster, system: &System<'_>, figures: &mut Figures) -> Result<Consumer> {
+    say("starting the agent anew, with an empty broker and a subscriber waiting");
+    // No node has the label. An agent that ran would store everything again at once, and the next one only go on from it.
+    let park = |label: Value| json!({"spec": {"agent": {"nodeSelector": {"meshery.layer5.io/parked": label}}}});
+    system.patch(&park("true".into())).await?;
+    await_condition("the agent has ended", DEADLINE, async || Ok(agent_processes()?.is_empty().then_some(()))).await?;
+    system.forget_streams().await?;
+    let consumer = Consumer::subscribe(system.broker().await?, None).await?;
+    system.patch(&park(Value::Null)).await?;
+    let process =
+        await_condition("a new agent process", DEADLINE, async || Ok(agent_processes()?.into_iter().next())).await?;
+    let (mut size, mut grown, mut last) = (0, Instant::now(), String::new());
+    let equal = await_condition("the subscriber holds what the cluster holds", DEADLINE, async || {
         for _ in 0..50 {
             let now = consumer.view().len();
             if now > size {
@@ -82,9 +72,11 @@ async fn snapshot_arrives(
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        Ok(differences(cluster, consumer, &NOT_WATCHED).await?.is_empty().then_some(()))
-    })
-    .await?;
+        let differences = differences(cluster, &consumer, &NOT_WATCHED).await?;
+        last = differences.to_string();
+        Ok(differences.is_empty().then_some(()))
+    });
+    equal.await.context(last)?;
     system.await_ready().await?;
     let first = consumer.view().first.context("no message came")?;
     figures.first_object_ms = first.saturating_duration_since(process.started).as_millis();
@@ -97,7 +89,7 @@ async fn snapshot_arrives(
         "{} objects of {} types arrived: the first after {} ms, the last after {} ms; none missing, extra or different",
         figures.objects, figures.types, figures.first_object_ms, figures.snapshot_ms
     ));
-    Ok(())
+    Ok(consumer)
 }
 
 async fn type_leaves(system: &System<'_>, consumer: &Consumer, figures: &mut Figures) -> Result<()> {
@@ -156,7 +148,9 @@ fn agent_processes() -> Result<Vec<Process>> {
         let command = std::fs::read(path.join("cmdline")).unwrap_or_default();
         let mut words = command.split(|byte| *byte == 0);
         let is_agent = words.next().is_some_and(|program| program.ends_with(b"meshsync-agent"));
-        if !is_agent || !words.any(|word| word == own.as_bytes()) {
+        // Agents of other labs are no pods, or not of this name.
+        let is_pod = std::fs::read_to_string(path.join("cgroup")).is_ok_and(|groups| groups.contains("kubepods"));
+        if !is_agent || !is_pod || !words.any(|word| word == own.as_bytes()) {
             continue;
         }
         // proc(5): field 22 is the start in ticks of a hundredth of a second since boot; the name may hold spaces.

@@ -2,9 +2,11 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use async_nats::Client;
 use futures::TryStreamExt as _;
 use serde_json::{Map, Value, json};
 
@@ -99,10 +101,10 @@ impl NatsBuilder {
             self.settings.insert("authorization".to_owned(), json!({"token": token}));
         }
         let config = self.dir.join(format!("{}.conf", self.name));
-        fs::write(&config, serde_json::to_vec_pretty(&self.settings)?)
-            .with_context(|| format!("cannot write {}", config.display()))?;
         let daemon = Daemon::new(&self.dir, &self.name, binary).arg("--config").arg(&config);
-        let nats = Nats { daemon, port: self.port, token: self.token, store: self.store };
+        let settings = Mutex::new(self.settings);
+        let nats = Nats { daemon, config, settings, port: self.port, token: self.token, store: self.store };
+        nats.write_config()?;
         nats.start().await?;
         Ok(nats)
     }
@@ -112,6 +114,8 @@ impl NatsBuilder {
 #[derive(Debug)]
 pub struct Nats {
     daemon: Daemon,
+    config: PathBuf,
+    settings: Mutex<Map<String, Value>>,
     port: u16,
     token: Option<String>,
     store: Option<PathBuf>,
@@ -162,6 +166,31 @@ impl Nats {
         self.daemon.ensure_running()
     }
 
+    /// Sets an option of the configuration file, or takes it out with `null`, for the next start.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn configure(&self, name: &str, value: Value) -> Result<()> {
+        let mut settings = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
+        match value {
+            Value::Null => settings.remove(name),
+            value => settings.insert(name.to_owned(), value),
+        };
+        drop(settings);
+        self.write_config()
+    }
+
+    fn write_config(&self) -> Result<()> {
+        let text = serde_json::to_vec_pretty(&*self.settings.lock().unwrap_or_else(PoisonError::into_inner))?;
+        fs::write(&self.config, text).with_context(|| format!("cannot write {}", self.config.display()))
+    }
+
+    /// Where JetStream keeps its files, if it does.
+    #[must_use]
+    pub fn store_dir(&self) -> Option<&Path> {
+        self.store.as_deref()
+    }
+
     /// Stops the broker in good order.
     ///
     /// # Errors
@@ -194,12 +223,7 @@ impl Nats {
     /// # Errors
     /// When the broker does not do so.
     pub async fn drop_streams(&self) -> Result<()> {
-        let context = async_nats::jetstream::new(self.client().await?);
-        let names: Vec<String> = context.stream_names().try_collect().await.context("cannot list the streams")?;
-        for name in names {
-            context.delete_stream(&name).await.with_context(|| format!("cannot delete the stream {name}"))?;
-        }
-        Ok(())
+        delete_streams(&self.client().await?).await
     }
 
     /// Bytes of everything that JetStream keeps on disk.
@@ -222,4 +246,14 @@ impl Nats {
     pub const fn daemon(&self) -> &Daemon {
         &self.daemon
     }
+}
+
+/// Deletes every stream of the broker.
+pub(crate) async fn delete_streams(client: &Client) -> Result<()> {
+    let context = async_nats::jetstream::new(client.clone());
+    let names: Vec<String> = context.stream_names().try_collect().await.context("cannot list the streams")?;
+    for name in names {
+        context.delete_stream(&name).await.with_context(|| format!("cannot delete the stream {name}"))?;
+    }
+    Ok(())
 }

@@ -15,6 +15,7 @@ use crate::image::Image;
 use crate::metrics::Metrics;
 use crate::programs::binary;
 use crate::progress;
+use crate::nats::delete_streams;
 use crate::stream::Consumer;
 
 /// Namespace of operator, agent and broker, as the manifest and the samples have it.
@@ -146,6 +147,14 @@ impl<'a> System<'a> {
             Ok(Some(options.connect(format!("{address}:4222")).await?))
         };
         await_condition("the broker's Service answers", DEADLINE, connect).await
+    }
+
+    /// Deletes all streams of the managed broker, as if nothing had been published yet.
+    ///
+    /// # Errors
+    /// When the broker cannot be reached, or refuses.
+    pub async fn forget_streams(&self) -> Result<()> {
+        delete_streams(&self.broker().await?).await
     }
 
     /// A consumer that asks for everything the agent holds and follows from there, as a Meshery Server does.
