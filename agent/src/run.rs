@@ -153,13 +153,7 @@ pub async fn run(settings: Settings, client: Client, shutdown: Shutdown) -> anyh
 impl House {
     /// `work` as a task that ends in good order at shutdown and never before.
     fn until_shutdown<W: Future<Output = ()>>(&self, work: W) -> impl Future<Output = Result<(), String>> + use<W> {
-        let shutdown = self.shutdown.clone();
-        async move {
-            tokio::select! {
-                () = work => Err("ended unasked".to_owned()),
-                () = shutdown.requested() => Ok(()),
-            }
-        }
+        self.shutdown.clone().interrupts(work)
     }
 }
 
@@ -207,10 +201,7 @@ fn planner(
 }
 
 async fn plan(mut planner: Planner, shutdown: Shutdown) -> Result<(), String> {
-    let ended = tokio::select! {
-        () = planner.run() => Err("ended unasked".to_owned()),
-        () = shutdown.requested() => Ok(()),
-    };
+    let ended = shutdown.interrupts(planner.run()).await;
     planner.stop().await;
     ended
 }
@@ -248,10 +239,7 @@ async fn identity(house: House, broker: Option<Broker>, gate: Gate) -> Result<()
             }
         }
     };
-    tokio::select! {
-        () = work => Err("ended unasked".to_owned()),
-        () = shutdown.requested() => Ok(()),
-    }
+    shutdown.interrupts(work).await
 }
 
 /// Asks until it is answered: without the id, every row is invisible to Meshery Server.

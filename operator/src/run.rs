@@ -64,15 +64,18 @@ pub async fn run(settings: Settings, client: Client, build: &BuildInfo, shutdown
     let gate = readiness.gate("crd", "the CustomResourceDefinition has not been looked for yet");
     let gatherer = Gatherer::new(client.clone(), settings.namespace, gate);
     let gathering = gatherer.run(surroundings, look_again.clone(), changed.clone());
-    tasks.spawn("surroundings", until(shutdown.clone(), gathering));
+    tasks.spawn("surroundings", shutdown.clone().interrupts(gathering));
     let (follower, told) = (client.clone(), look_again.clone());
     tasks.spawn(
         "triggers",
-        until(shutdown.clone(), async move { triggers::follow_surroundings(follower, &told).await }),
+        shutdown.clone().interrupts(async move { triggers::follow_surroundings(follower, &told).await }),
     );
     let (follower, told) = (client.clone(), changed.clone());
-    tasks.spawn("children", until(shutdown.clone(), async move { triggers::follow_children(follower, &told).await }));
-    tasks.spawn("sweep", until(shutdown.clone(), sweep_departed(client.clone(), gathered.clone())));
+    tasks.spawn(
+        "children",
+        shutdown.clone().interrupts(async move { triggers::follow_children(follower, &told).await }),
+    );
+    tasks.spawn("sweep", shutdown.clone().interrupts(sweep_departed(client.clone(), gathered.clone())));
     let context = Arc::new(Context {
         client: client.clone(),
         surroundings: gathered.clone(),
@@ -83,13 +86,6 @@ pub async fn run(settings: Settings, client: Client, build: &BuildInfo, shutdown
     });
     tasks.spawn("controller", control(client, context, gathered, changed, shutdown.clone()));
     tasks.run(GRACE).await.context("the operator stops")
-}
-
-async fn until(shutdown: Shutdown, work: impl Future<Output = ()>) -> Result<(), String> {
-    tokio::select! {
-        () = work => Err("ended unasked".to_owned()),
-        () = shutdown.requested() => Ok(()),
-    }
 }
 
 /// Runs the controller once the CustomResourceDefinition is there.

@@ -62,6 +62,19 @@ impl Shutdown {
         self.token.cancelled().await;
     }
 
+    /// Does `work`, which is never to end by itself, until it is asked to.
+    ///
+    /// # Errors
+    /// When `work` ended although nobody asked. Once somebody has, work may end as well, because what it listened to went
+    /// away first: that is no error.
+    pub async fn interrupts(self, work: impl Future<Output = ()>) -> Result<(), String> {
+        tokio::select! {
+            biased;
+            () = self.requested() => Ok(()),
+            () = work => Err("ended unasked".to_owned()),
+        }
+    }
+
     /// The token, for code that takes one.
     #[must_use]
     pub fn token(&self) -> &CancellationToken {
@@ -93,6 +106,17 @@ mod tests {
         while !line.contains(wanted) {
             line.clear();
             assert_ne!(output.read_line(&mut line).unwrap(), 0, "the child ended before `{wanted}`");
+        }
+    }
+
+    #[tokio::test]
+    async fn work_that_ends_because_of_a_shutdown_did_not_end_unasked() {
+        let shutdown = Shutdown::new();
+        assert!(shutdown.clone().interrupts(async {}).await.is_err());
+        shutdown.begin();
+        // As often as it takes for a choice by chance to fail.
+        for _ in 0..100 {
+            assert_eq!(shutdown.clone().interrupts(async {}).await, Ok(()));
         }
     }
 
