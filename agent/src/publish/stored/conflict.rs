@@ -40,8 +40,9 @@ pub(super) fn judge(mine: Mine<'_>, theirs: Option<(&Stamp, u64)>) -> Verdict {
         (EventType::Deleted, _) if same_object => Verdict::Replace(sequence),
         (EventType::Deleted, _) => Verdict::Superseded,
         // Only a delete that is newer says that the object is gone: the objects of a type that was not to be watched for a
-        // while, or that a list did not show, were deleted at the version at which they may come back.
-        (_, EventType::Deleted) if same_object && is_ahead && !insists => Verdict::GiveWay,
+        // while, or that a list did not show, were deleted at the version at which they may come back. Whose delete it is
+        // does not matter: a later incarnation of the name came after this one was gone.
+        (_, EventType::Deleted) if is_ahead && comparable(stamp, theirs) && !insists => Verdict::GiveWay,
         (_, EventType::Deleted) => Verdict::Replace(sequence),
         _ if same_object && stamp.hash == theirs.hash && stamp.encoding == theirs.encoding => Verdict::Stored(sequence),
         _ if is_ahead && comparable(stamp, theirs) && !insists => Verdict::GiveWay,
@@ -103,9 +104,19 @@ mod tests {
     #[test]
     fn a_deleted_uid_does_not_come_back_but_a_name_does() {
         assert_eq!(verdict(&stamp(Modified, "u", "6", 2), &stamp(Deleted, "u", "7", 0)), Verdict::GiveWay);
-        assert_eq!(verdict(&stamp(Added, "v", "6", 2), &stamp(Deleted, "u", "7", 0)), Verdict::Replace(9));
+        assert_eq!(verdict(&stamp(Added, "v", "8", 2), &stamp(Deleted, "u", "7", 0)), Verdict::Replace(9));
         assert_eq!(verdict(&stamp(Added, "", "6", 2), &stamp(Deleted, "", "5", 0)), Verdict::Replace(9));
         assert_eq!(verdict(&stamp(Added, "", "4", 2), &stamp(Deleted, "", "5", 0)), Verdict::GiveWay);
+    }
+
+    #[test]
+    fn an_incarnation_does_not_come_back_after_the_delete_of_a_later_one() {
+        // A watch that goes on from a checkpoint behind the stream tells of both once more.
+        let (first, third) = (stamp(Added, "u1", "5", 1), stamp(Deleted, "u3", "9", 0));
+        assert_eq!(verdict(&first, &third), Verdict::GiveWay);
+        assert_eq!(judge(Mine { stamp: &first, insists: true }, Some((&third, 9))), Verdict::Replace(9));
+        let other_version = Stamp { api_version: "v2".into(), ..third };
+        assert_eq!(verdict(&first, &other_version), Verdict::Replace(9));
     }
 
     #[test]
