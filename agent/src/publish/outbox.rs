@@ -230,6 +230,15 @@ impl Outbox {
         }
     }
 
+    /// Whether something waits that tells more about the name than the state that `item` sent. A delete is never
+    /// superfluous.
+    #[must_use]
+    pub fn makes_superfluous(&self, item: &Item) -> bool {
+        let Item { type_id, name, action, place: _ } = item;
+        let waits = || self.entries.get(&(*type_id, name.clone())).is_some_and(|entry| entry.waiting.is_some());
+        matches!(action, Action::Upsert { .. }) && waits()
+    }
+
     /// The item may not have reached the broker: it goes back to its place, unless newer changes made it superfluous.
     pub fn return_unconfirmed(&mut self, item: Item) {
         let Item { type_id, name, action, place } = item;

@@ -76,6 +76,12 @@ impl Queue {
         self.lock().confirm(item, Instant::now());
     }
 
+    /// See [`Outbox::makes_superfluous`].
+    #[must_use]
+    pub fn makes_superfluous(&self, item: &Item) -> bool {
+        self.lock().makes_superfluous(item)
+    }
+
     /// See [`Outbox::return_unconfirmed`].
     pub fn return_unconfirmed(&self, item: Item) {
         self.lock().return_unconfirmed(item);

@@ -219,6 +219,25 @@ fn what_comes_back_keeps_its_place_and_does_not_overtake_newer_state() {
 }
 
 #[test]
+fn what_waits_makes_a_sent_state_superfluous_but_never_a_delete() {
+    let mut bench = Bench::new();
+    bench.upsert("a", "u1", 1);
+    let (_, sent) = bench.send();
+    assert!(!bench.outbox.makes_superfluous(&sent));
+    bench.upsert("b", "u2", 2);
+    assert!(!bench.outbox.makes_superfluous(&sent), "another name");
+    bench.upsert("a", "u1", 3);
+    assert!(bench.outbox.makes_superfluous(&sent));
+    bench.confirm(sent);
+    bench.delete("u2");
+    bench.delete("u1");
+    let (message, gone) = bench.send();
+    assert_eq!(message, "DELETED a");
+    bench.upsert("a", "u3", 4);
+    assert!(!bench.outbox.makes_superfluous(&gone));
+}
+
+#[test]
 fn a_returned_delete_goes_before_the_recreation() {
     let mut bench = Bench::new();
     bench.upsert("a", "a1", 1);

@@ -7,7 +7,7 @@ use futures::{FutureExt, StreamExt};
 
 use super::conflict::{Mine, Verdict, judge};
 use super::flight::{Answer, Sent, SentObject, read_answer};
-use super::{End, GIVE_WAY_FOR, PAUSES, Session};
+use super::{End, GIVE_WAY_FOR, PAUSES, RIVAL_FOR, Session};
 use crate::publish::outbox::Action;
 use crate::snapshot::Confirmation;
 
@@ -50,7 +50,11 @@ impl Session<'_> {
                 self.checkpoints.failed(type_id);
             }
             (Sent::Object(object), Answer::Stored { sequence, duplicate: false }) => {
-                self.stored(*object, sequence).await
+                // Another agent that runs by mistake may have told of what we have yet to store.
+                if !(self.has_rival() && self.parts.queue.makes_superfluous(&object.item)) {
+                    self.core.send(&object.item, object.payload.clone(), self.flight.next_number()).await;
+                }
+                self.confirm(*object, sequence);
             }
             (Sent::Object(object), Answer::Stored { duplicate: true, .. } | Answer::Conflict) => {
                 return self.resolve(object).await;
@@ -61,7 +65,7 @@ impl Session<'_> {
         None
     }
 
-    async fn stored(&mut self, object: SentObject, sequence: u64) {
+    fn confirm(&mut self, object: SentObject, sequence: u64) {
         self.pause = PAUSES.0;
         self.parts.delivery.set_refusal(None);
         let SentObject { item, event, stamp, payload, .. } = object;
@@ -71,7 +75,6 @@ impl Session<'_> {
             table.confirm(uid, Confirmation { hash: stamp.hash, sequence });
         }
         self.parts.stats.published(event, payload.len());
-        self.core.send(&item, payload, self.flight.next_number()).await;
         self.parts.queue.confirm(item);
     }
 
@@ -96,9 +99,12 @@ impl Session<'_> {
                 return Some(End::Silent);
             }
         };
+        self.met_rival = Some(Instant::now());
         let mine = Mine { stamp: &object.stamp, insists: object.insists };
         match judge(mine, theirs.as_ref().map(|(stamp, sequence)| (stamp, *sequence))) {
-            Verdict::Stored(sequence) => self.stored(*object, sequence).await,
+            // Whoever stored it has told core subscribers, or will: another agent that runs by mistake, which may know of a
+            // later state by now, or an earlier session of ours, from which that is carried over.
+            Verdict::Stored(sequence) => self.confirm(*object, sequence),
             Verdict::Replace(sequence) => self.store(object, sequence).await,
             Verdict::GiveWay => {
                 tracing::debug!(object = %object.item.name, "the stream knows more; waiting for the watch to tell");
@@ -115,6 +121,10 @@ impl Session<'_> {
             }
         }
         None
+    }
+
+    fn has_rival(&self) -> bool {
+        self.met_rival.is_some_and(|at| at.elapsed() < RIVAL_FOR)
     }
 
     pub(super) async fn retry_those_who_gave_way(&mut self) {

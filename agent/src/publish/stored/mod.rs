@@ -24,6 +24,7 @@ use self::core_copy::CoreCopy;
 use self::flight::{Flight, Sent, SentObject};
 use self::reconcile::{Look, Reconciler};
 use self::restore::{Report, restore};
+use super::latecomers::Note;
 use super::message::Encoding;
 use super::outbox::{Item, Next};
 use super::parts::{Parts, Problem, until, wait};
@@ -33,6 +34,8 @@ use crate::stream::{Checkpoint, StreamSettings, Subjects, read_checkpoints};
 const ACKNOWLEDGED_WITHIN: Duration = Duration::from_secs(15);
 /// How long to leave a message that knows more than we do alone.
 const GIVE_WAY_FOR: Duration = Duration::from_secs(2);
+/// How long somebody else is taken to write into the stream after a message of his was met.
+const RIVAL_FOR: Duration = Duration::from_secs(60);
 /// How often checkpoints are looked at.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(2);
 /// First and longest pause after the stream refused a message.
@@ -74,6 +77,8 @@ pub(super) struct Session<'p> {
     reconciler: Reconciler,
     /// Messages that gave way to ones that know more.
     gave_way: Vec<(Instant, Box<SentObject>)>,
+    /// When a message was last met that this session did not store.
+    met_rival: Option<Instant>,
     /// Until when nothing is sent, because the stream refuses.
     paused_until: Option<Instant>,
     /// Length of the next pause.
@@ -111,6 +116,7 @@ impl<'p> Session<'p> {
             checkpoints: Checkpoints::default(),
             reconciler,
             gave_way: Vec::new(),
+            met_rival: None,
             paused_until: None,
             pause: PAUSES.0,
         })
@@ -127,9 +133,11 @@ impl<'p> Session<'p> {
         });
         let items: Vec<Item> = gave_way.chain(unanswered).collect();
         parts.stats.resent.fetch_add(items.len() as u64, Ordering::Relaxed);
+        parts.carried.unproven = core.into_unproven();
+        // What was stored although nobody said so is found stored: core subscribers have yet to hear of it.
+        parts.carried.unproven.extend(items.iter().map(Note::of));
         // In reverse, so that nothing that was sent later gets in front.
         items.into_iter().rev().for_each(|item| parts.queue.return_unconfirmed(item));
-        parts.carried.unproven = core.into_unproven();
         end
     }
 
