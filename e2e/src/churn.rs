@@ -1,13 +1,13 @@
 //! A cluster in which something always changes: the background of every fault.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use http::{Method, Request};
 use kube::Client;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::cluster::Cluster;
 
@@ -16,11 +16,23 @@ const NAMES: u64 = 40;
 /// Pause between two writes.
 const PAUSE: Duration = Duration::from_millis(10);
 
+/// A write that the API server accepted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Write {
+    /// Uid of the object.
+    pub uid: String,
+    /// Its name.
+    pub name: String,
+    /// resourceVersion that the write made; `None` for a delete, whose answer does not say it.
+    pub version: Option<u64>,
+}
+
 /// Creates, changes and deletes ConfigMaps of one namespace until it is stopped; what fails while the API server is away
 /// is tried again with the next name.
 #[derive(Debug)]
 pub struct Churn {
-    writes: Arc<AtomicU64>,
+    writes: Arc<Mutex<Vec<Write>>>,
+    stopping: Arc<AtomicBool>,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -30,36 +42,43 @@ impl Churn {
     /// # Errors
     /// When the API server cannot be reached.
     pub async fn start(cluster: &Cluster, namespace: &str) -> Result<Self> {
-        let (client, writes) = (cluster.client().await?, Arc::new(AtomicU64::new(0)));
-        let (count, collection) = (writes.clone(), format!("/api/v1/namespaces/{namespace}/configmaps"));
+        let (client, collection) = (cluster.client().await?, format!("/api/v1/namespaces/{namespace}/configmaps"));
+        let (writes, stopping) = (Arc::<Mutex<_>>::default(), Arc::<AtomicBool>::default());
+        let (log, asked) = (Arc::clone(&writes), Arc::clone(&stopping));
         let task = tokio::spawn(async move {
-            for step in 0_u64.. {
-                if write(&client, &collection, step).await.is_ok() {
-                    count.fetch_add(1, Ordering::Relaxed);
+            for step in (0_u64..).take_while(|_| !asked.load(Ordering::Relaxed)) {
+                if let Ok(write) = write(&client, &collection, step).await {
+                    lock(&log).push(write);
                 }
                 tokio::time::sleep(PAUSE).await;
             }
         });
-        Ok(Self { writes, task })
+        Ok(Self { writes, stopping, task })
     }
 
-    /// Writes that the API server accepted.
-    #[must_use]
-    pub fn writes(&self) -> u64 {
-        self.writes.load(Ordering::Relaxed)
+    /// Ends it; gives all writes that the API server accepted, in their order.
+    pub async fn stop(&mut self) -> Vec<Write> {
+        self.stopping.store(true, Ordering::Relaxed);
+        // A task that panicked has shown why.
+        let _ended = (&mut self.task).await;
+        std::mem::take(&mut *lock(&self.writes))
     }
 
     /// Waits for `count` further writes.
     ///
     /// # Errors
     /// When they do not happen within a minute.
-    pub async fn go_on(&self, count: u64) -> Result<()> {
-        let until = self.writes() + count;
+    pub async fn go_on(&self, count: usize) -> Result<()> {
+        let until = lock(&self.writes).len() + count;
         crate::await_condition("the churn goes on", Duration::from_secs(60), async || {
-            Ok((self.writes() >= until).then_some(()))
+            Ok((lock(&self.writes).len() >= until).then_some(()))
         })
         .await
     }
+}
+
+fn lock(writes: &Mutex<Vec<Write>>) -> MutexGuard<'_, Vec<Write>> {
+    writes.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Drop for Churn {
@@ -69,7 +88,7 @@ impl Drop for Churn {
 }
 
 /// Each name is created, changed twice and deleted, all names in turn and each at another point of its life.
-async fn write(client: &Client, collection: &str, step: u64) -> Result<()> {
+async fn write(client: &Client, collection: &str, step: u64) -> Result<Write> {
     let (number, round) = (step % NAMES, step / NAMES);
     let name = format!("churn-{number}");
     let (method, path, body) = match (round + number) % 4 {
@@ -86,5 +105,10 @@ async fn write(client: &Client, collection: &str, step: u64) -> Result<()> {
         .uri(&path)
         .header(http::header::CONTENT_TYPE, content)
         .body(serde_json::to_vec(&body)?)?;
-    client.request_text(request).await.map(drop).with_context(|| path)
+    let answer: Value = client.request(request).await.with_context(|| path.clone())?;
+    let text = |pointer: &str| answer.pointer(pointer).and_then(Value::as_str);
+    // A delete is answered with a Status.
+    let uid = text("/metadata/uid").or_else(|| text("/details/uid")).with_context(|| format!("no uid: {path}"))?;
+    let version = text("/metadata/resourceVersion").and_then(|version| version.parse().ok());
+    Ok(Write { uid: uid.to_owned(), name, version })
 }

@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::await_condition;
 use crate::cluster::Cluster;
 use crate::equality::{Differences, compare};
-use crate::stream::Consumer;
+use crate::stream::{Consumer, View};
 
 /// Types that an agent leaves out unless told otherwise.
 pub const NOT_WATCHED: [&str; 3] = ["events", "events.events.k8s.io", "leases.coordination.k8s.io"];
@@ -59,8 +59,17 @@ pub async fn objects(cluster: &Cluster, left_out: &[&str]) -> Result<Vec<Value>>
 /// # Errors
 /// When kubectl fails.
 pub async fn differences(cluster: &Cluster, consumer: &Consumer, left_out: &[&str]) -> Result<Differences> {
+    let view = consumer.view().clone();
+    view_differences(cluster, &view, left_out).await
+}
+
+/// What differs between `cluster` and `view`.
+///
+/// # Errors
+/// When kubectl fails.
+pub async fn view_differences(cluster: &Cluster, view: &View, left_out: &[&str]) -> Result<Differences> {
     let objects = objects(cluster, left_out).await?;
-    let view: Vec<Value> = consumer.view().resources().map(|(_, resource)| resource).collect();
+    let view: Vec<Value> = view.resources().map(|(_, resource)| resource).collect();
     Ok(compare(&objects, &view))
 }
 

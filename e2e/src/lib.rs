@@ -27,6 +27,7 @@ pub mod cluster;
 pub mod demo;
 pub mod equality;
 pub mod everything;
+pub mod faults;
 pub mod image;
 pub mod lab;
 pub mod metrics;

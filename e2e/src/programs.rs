@@ -34,7 +34,15 @@ impl Lab {
     /// # Errors
     /// When the workspace's binaries are not built.
     pub fn agent(&self) -> Result<Daemon> {
-        Ok(self.daemon("meshsync-agent", binary("meshsync-agent")?))
+        self.agent_named("meshsync-agent")
+    }
+
+    /// As [`agent`](Self::agent), with a log of its own: for one more beside another.
+    ///
+    /// # Errors
+    /// When the workspace's binaries are not built.
+    pub fn agent_named(&self, name: &str) -> Result<Daemon> {
+        Ok(self.daemon(name, binary("meshsync-agent")?))
     }
 
     /// The operator, without arguments, to be configured and started.

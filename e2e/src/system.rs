@@ -13,9 +13,9 @@ use crate::await_condition;
 use crate::cluster::Cluster;
 use crate::image::Image;
 use crate::metrics::Metrics;
+use crate::nats::delete_streams;
 use crate::programs::binary;
 use crate::progress;
-use crate::nats::delete_streams;
 use crate::stream::Consumer;
 
 /// Namespace of operator, agent and broker, as the manifest and the samples have it.

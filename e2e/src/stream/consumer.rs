@@ -1,12 +1,12 @@
 //! Consumers that listen only, as a Meshery Server does, and such as ask when they may have missed something.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
-use async_nats::jetstream::consumer::push;
+use anyhow::{Context as _, Result, ensure};
+use async_nats::jetstream::{self, consumer::push};
 use async_nats::{Client, Message, Subscriber};
 use bytes::Bytes;
 use futures::StreamExt as _;
@@ -14,17 +14,17 @@ use futures::StreamExt as _;
 use super::view::{Key, View, store_part};
 
 /// Subjects of the stored state.
-const STATE_SUBJECTS: &str = "meshsync.state.>";
+pub(super) const STATE_SUBJECTS: &str = "meshsync.state.>";
 /// Subject of the resources in Meshery's format.
 pub const CORE_SUBJECT: &str = "meshery.meshsync.core";
-/// Subjects of everything that the agent tells.
-const ALL_SUBJECTS: &str = "meshery.meshsync.*";
 /// Subject that the agent takes requests from.
 const REQUEST_SUBJECT: &str = "meshery.meshsync.request";
 /// Subject on which an agent says that it has started.
 const PRESENCE_SUBJECT: &str = "meshery.meshsync.presence";
 /// A question that nothing was answered to for so long was lost.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
+/// How often a consumer of the stream looks whether it still is the same one.
+pub(super) const LOOK_AT_STREAM_EVERY: Duration = Duration::from_millis(250);
 /// How often a consumer looks whether it was disconnected.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
@@ -46,7 +46,6 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 pub struct Consumer {
     view: Arc<Mutex<View>>,
-    anew: Arc<AtomicBool>,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -57,27 +56,19 @@ impl Consumer {
     /// # Errors
     /// When the broker cannot be reached.
     pub async fn subscribe(client: Client, needle: Option<&str>) -> Result<Self> {
-        // One subscription for both subjects keeps their messages in the order in which the agent sent them.
-        let mut messages = client.subscribe(ALL_SUBJECTS).await.context("cannot subscribe")?;
+        let mut messages = client.subscribe(CORE_SUBJECT).await.context("cannot subscribe")?;
         // The server answers the flush after it has taken the subscription in: nothing published later is missed.
         client.flush().await.context("the broker does not confirm the subscription")?;
         let view = Arc::new(Mutex::new(View::default()));
-        let anew = Arc::new(AtomicBool::new(false));
-        let (shared, begin, needle) = (Arc::clone(&view), Arc::clone(&anew), needle.map(str::to_owned));
+        let (shared, needle) = (Arc::clone(&view), needle.map(str::to_owned));
         let task = tokio::spawn(async move {
             // The client is kept: with its last handle the connection would close.
             let _client = client;
             while let Some(message) = messages.next().await {
-                match message.subject.as_str() {
-                    CORE_SUBJECT => {
-                        lock(&shared).receive(message.payload, needle.as_deref().map(str::as_bytes));
-                    }
-                    PRESENCE_SUBJECT if begin.swap(false, Ordering::Relaxed) => *lock(&shared) = View::default(),
-                    _ => {}
-                }
+                lock(&shared).receive(message.payload, needle.as_deref().map(str::as_bytes));
             }
         });
-        Ok(Self { view, anew, task })
+        Ok(Self { view, task })
     }
 
     /// Listens, and asks for everything at the start, after each reconnect and whenever an agent starts; the answer
@@ -101,7 +92,7 @@ impl Consumer {
             question: None,
         };
         let task = tokio::spawn(asker.run(core, presence, answers));
-        Ok(Self { view, anew: Arc::default(), task })
+        Ok(Self { view, task })
     }
 
     /// Reads the stored state and follows it, never asking anybody: the view is what the stream holds. `needle` is searched
@@ -119,23 +110,12 @@ impl Consumer {
                 tokio::time::sleep(LOOK_EVERY).await;
             }
         });
-        Ok(Self { view, anew: Arc::default(), task })
+        Ok(Self { view, task })
     }
 
     /// What was received so far. Hold the guard briefly: reception waits for it.
     pub fn view(&self) -> MutexGuard<'_, View> {
         lock(&self.view)
-    }
-
-    /// Forgets everything when the next agent says that it has started, before its first object. For one who only listens.
-    pub fn begin_anew(&self) {
-        self.anew.store(true, Ordering::Relaxed);
-    }
-
-    /// Whether no agent has started since [`Consumer::begin_anew`].
-    #[must_use]
-    pub fn awaits_agent(&self) -> bool {
-        self.anew.load(Ordering::Relaxed)
     }
 }
 
@@ -228,9 +208,10 @@ impl Asker {
 
 /// Reads the one stream of a cluster's state from its beginning and on, into a view of its own.
 async fn follow_state(client: &Client, view: &Mutex<View>, needle: Option<&[u8]>) -> Result<()> {
-    let context = async_nats::jetstream::new(client.clone());
+    let context = jetstream::new(client.clone());
     let name = context.stream_by_subject(STATE_SUBJECTS).await?;
-    let stream = context.get_stream_no_info(name).await?;
+    let created = created(&context, &name).await?;
+    let stream = context.get_stream_no_info(&name).await?;
     let config = push::OrderedConfig {
         deliver_subject: client.new_inbox(),
         filter_subject: STATE_SUBJECTS.to_owned(),
@@ -238,10 +219,22 @@ async fn follow_state(client: &Client, view: &Mutex<View>, needle: Option<&[u8]>
     };
     let mut messages = stream.create_consumer(config).await?.messages().await?;
     *lock(view) = View::default();
-    while let Some(message) = messages.next().await {
-        lock(view).receive(message?.message.payload, needle);
+    let mut look = tokio::time::interval(LOOK_AT_STREAM_EVERY);
+    loop {
+        tokio::select! {
+            message = messages.next() => {
+                lock(view).receive(message.context("the consumer ended")??.message.payload, needle);
+            }
+            _ = look.tick() => {
+                ensure!(self::created(&context, &name).await? == created, "it is another stream");
+            }
+        }
     }
-    Ok(())
+}
+
+/// When a stream was made: another one of the same name was made later, and its sequences begin anew.
+pub(super) async fn created(context: &jetstream::Context, name: &str) -> Result<String> {
+    Ok(context.get_stream(name).await?.cached_info().created.to_string())
 }
 
 fn lock(view: &Mutex<View>) -> MutexGuard<'_, View> {

@@ -57,6 +57,13 @@ impl Recorder {
         messages.last().map(|(at, _)| at.elapsed())
     }
 
+    /// Payloads of the messages so far, in their order.
+    #[must_use]
+    pub fn payloads(&self) -> Vec<Bytes> {
+        let messages = self.messages.lock().unwrap_or_else(PoisonError::into_inner);
+        messages.iter().map(|(_, payload)| payload.clone()).collect()
+    }
+
     /// What the messages so far say.
     #[must_use]
     pub fn view(&self) -> View {

@@ -1,0 +1,186 @@
+//! A TCP proxy whose link can be slowed down, cut, or left half-open.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+
+/// What is passed on at once.
+const CHUNK: usize = 4 * 1024;
+
+/// What the link does with bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Link {
+    /// Passes them on.
+    Open,
+    /// Passes on so many a second in each direction of each connection.
+    Slow(u32),
+    /// Swallows them, and those of every connection of that time for ever: neither end learns that the other is gone, as
+    /// when a machine loses its power.
+    HalfOpen,
+    /// Ends all connections and refuses new ones.
+    Cut,
+}
+
+/// Listens until it is dropped; its connections end with it.
+#[derive(Debug)]
+pub struct Proxy {
+    address: String,
+    link: watch::Sender<Link>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Proxy {
+    /// Passes what comes to a port of its own on to `target`, which is `host:port`.
+    ///
+    /// # Errors
+    /// When there is no port to listen at.
+    pub async fn start(target: &str) -> Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0").await.context("cannot listen on loopback")?;
+        let address = listener.local_addr()?.to_string();
+        let (link, state) = watch::channel(Link::Open);
+        let task = tokio::spawn(accept(listener, target.to_owned(), state));
+        Ok(Self { address, link, task })
+    }
+
+    /// Where it listens, as `host:port`.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// Changes the link, for open connections too.
+    pub fn set(&self, link: Link) {
+        self.link.send_replace(link);
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        // The listener ends, and with the sender of the link's state the connections do.
+        self.task.abort();
+    }
+}
+
+async fn accept(listener: TcpListener, target: String, state: watch::Receiver<Link>) {
+    while let Ok((incoming, _)) = listener.accept().await {
+        if *state.borrow() == Link::Cut {
+            continue;
+        }
+        let (target, mut state) = (target.clone(), state.clone());
+        tokio::spawn(async move {
+            let carried = carry(incoming, &target, state.clone());
+            tokio::select! {
+                // Whichever end closes: the other one sees it.
+                _ = carried => {}
+                _ = state.wait_for(|link| *link == Link::Cut) => {}
+            }
+        });
+    }
+}
+
+async fn carry(mut incoming: TcpStream, target: &str, state: watch::Receiver<Link>) -> std::io::Result<()> {
+    let mut outgoing = TcpStream::connect(target).await?;
+    let (mut from_client, mut to_client) = incoming.split();
+    let (mut from_server, mut to_server) = outgoing.split();
+    tokio::select! {
+        ended = pump(&mut from_client, &mut to_server, state.clone()) => ended,
+        ended = pump(&mut from_server, &mut to_client, state) => ended,
+    }
+}
+
+async fn pump(
+    from: &mut (impl AsyncRead + Unpin),
+    to: &mut (impl AsyncWrite + Unpin),
+    mut state: watch::Receiver<Link>,
+) -> std::io::Result<()> {
+    let mut chunk = vec![0; CHUNK];
+    let mut is_dead = *state.borrow_and_update() == Link::HalfOpen;
+    loop {
+        let read = tokio::select! {
+            read = from.read(&mut chunk) => read?,
+            changed = state.changed() => match changed {
+                Ok(()) => {
+                    is_dead |= *state.borrow_and_update() == Link::HalfOpen;
+                    continue;
+                }
+                Err(_) => return Ok(()),
+            },
+        };
+        if is_dead {
+            if read == 0 {
+                // The end of a connection does not get through either.
+                std::future::pending::<()>().await;
+            }
+            continue;
+        }
+        if read == 0 {
+            return Ok(());
+        }
+        to.write_all(chunk.get(..read).unwrap_or_default()).await?;
+        let link = *state.borrow();
+        if let Link::Slow(rate) = link {
+            tokio::time::sleep(Duration::from_secs_f64(read as f64 / f64::from(rate))).await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SOON: Duration = Duration::from_secs(5);
+
+    /// A server that sends back what it gets, behind a proxy.
+    async fn echo() -> Proxy {
+        let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let target = server.local_addr().unwrap().to_string();
+        tokio::spawn(async move {
+            while let Ok((mut connection, _)) = server.accept().await {
+                tokio::spawn(async move {
+                    let (mut from, mut to) = connection.split();
+                    let _ended = tokio::io::copy(&mut from, &mut to).await;
+                });
+            }
+        });
+        Proxy::start(&target).await.unwrap()
+    }
+
+    async fn connect(proxy: &Proxy) -> TcpStream {
+        TcpStream::connect(proxy.address()).await.unwrap()
+    }
+
+    async fn answers(connection: &mut TcpStream, within: Duration) -> bool {
+        connection.write_all(b"x").await.unwrap();
+        tokio::time::timeout(within, connection.read_exact(&mut [0])).await.is_ok_and(|read| read.is_ok())
+    }
+
+    #[tokio::test]
+    async fn a_half_open_connection_stays_silent_for_ever_and_a_new_one_works() {
+        let proxy = echo().await;
+        let mut old = connect(&proxy).await;
+        assert!(answers(&mut old, SOON).await);
+        proxy.set(Link::HalfOpen);
+        assert!(!answers(&mut old, Duration::from_millis(200)).await);
+        proxy.set(Link::Open);
+        assert!(!answers(&mut old, Duration::from_millis(200)).await);
+        assert!(answers(&mut connect(&proxy).await, SOON).await);
+    }
+
+    #[tokio::test]
+    async fn a_cut_is_noticed_and_a_slow_link_is_slow() {
+        let proxy = echo().await;
+        let mut connection = connect(&proxy).await;
+        assert!(answers(&mut connection, SOON).await);
+        proxy.set(Link::Cut);
+        let end = tokio::time::timeout(SOON, connection.read(&mut [0])).await.unwrap();
+        assert!(matches!(end, Ok(0) | Err(_)), "{end:?}");
+        proxy.set(Link::Slow(20_000));
+        let (mut connection, began) = (connect(&proxy).await, std::time::Instant::now());
+        connection.write_all(&[0; 10_000]).await.unwrap();
+        connection.read_exact(&mut [0; 10_000]).await.unwrap();
+        assert!(began.elapsed() > Duration::from_millis(300), "{:?}", began.elapsed());
+    }
+}

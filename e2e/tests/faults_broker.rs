@@ -1,0 +1,174 @@
+//! Whatever befalls the broker, or the way to it: the invariants hold, and the agent says what is wrong meanwhile.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use async_nats::jetstream;
+use meshsync_e2e::faults::{Link, NAMESPACE, Trial};
+use meshsync_e2e::metrics::Metrics;
+use meshsync_e2e::nats::Nats;
+use meshsync_e2e::{await_condition, lab};
+use serde_json::json;
+
+const DEADLINE: Duration = Duration::from_secs(60);
+
+#[test]
+fn it_is_gone_for_a_minute() -> Result<()> {
+    lab::run("broker-gone", async |lab| {
+        let trial = Trial::begin(lab, lab.nats().jetstream()).await?;
+        trial.nats.kill().await?;
+        trial.behind_since(60.0).await?;
+        let metrics = Metrics::of_agent().await?;
+        ensure!(metrics.sum("meshsync_broker_up") == 0.0, "the broker counts as reachable");
+        // Each name waits once, however often it changed.
+        ensure!(metrics.sum("meshsync_outbox") < 200.0, "{} wait", metrics.sum("meshsync_outbox"));
+        trial.nats.start().await?;
+        trial.end().await
+    })
+}
+
+#[test]
+fn it_is_killed_again_and_again() -> Result<()> {
+    lab::run("broker-killed", async |lab| {
+        let trial = Trial::begin(lab, lab.nats().jetstream()).await?;
+        for number in 0..6 {
+            trial.nats.kill().await?;
+            trial.nats.start().await?;
+            // Each time at another moment of the agent's coming back.
+            trial.churn.go_on(10 + 15 * number).await?;
+        }
+        trial.end().await
+    })
+}
+
+#[test]
+fn it_comes_back_empty_and_its_stream_is_deleted() -> Result<()> {
+    lab::run("broker-empty", async |lab| {
+        let trial = Trial::begin(lab, lab.nats().jetstream()).await?;
+        trial.nats.kill().await?;
+        trial.nats.forget_streams()?;
+        trial.churn.go_on(100).await?;
+        trial.nats.start().await?;
+        trial.live().await.context("after it came back empty")?;
+        trial.nats.drop_streams().await?;
+        trial.end().await
+    })
+}
+
+#[test]
+fn the_way_to_it_is_slow() -> Result<()> {
+    lab::run("broker-slow", async |lab| {
+        let trial = Trial::begin(lab, lab.nats().jetstream()).await?;
+        // Less than the churn makes.
+        trial.proxy.set(Link::Slow(20_000));
+        trial.churn.go_on(1_500).await?;
+        let metrics = Metrics::of_agent().await?;
+        ensure!(metrics.sum("meshsync_watch_failures_total") == 0.0, "a watch was given up");
+        ensure!(metrics.sum("meshsync_broker_up") == 1.0, "a slow broker counts as lost");
+        trial.proxy.set(Link::Open);
+        trial.end().await
+    })
+}
+
+#[test]
+fn the_way_to_it_is_cut_and_falls_silent() -> Result<()> {
+    lab::run("broker-link", async |lab| {
+        let trial = Trial::begin(lab, lab.nats().jetstream()).await?;
+        for _ in 0..10 {
+            trial.proxy.set(Link::Cut);
+            trial.churn.go_on(5).await?;
+            trial.proxy.set(Link::Open);
+            trial.churn.go_on(20).await?;
+        }
+        trial.live().await.context("after the cuts")?;
+        trial.proxy.set(Link::HalfOpen);
+        trial.behind_since(10.0).await?;
+        trial.proxy.set(Link::Open);
+        trial.end().await
+    })
+}
+
+#[test]
+fn its_stream_is_full() -> Result<()> {
+    lab::run("broker-full", async |lab| {
+        let trial = Trial::begin(lab, lab.nats().jetstream()).await?;
+        let context = jetstream::new(trial.nats.client().await?);
+        let name = context.stream_by_subject("meshsync.state.>").await?;
+        let limit = async |bytes: i64| {
+            let config = context.get_stream(&name).await?.cached_info().config.clone();
+            context.update_stream(jetstream::stream::Config { max_bytes: bytes, ..config }).await?;
+            anyhow::Ok(())
+        };
+        limit(1_000).await?;
+        trial.says("the stream refuses messages").await?;
+        trial.behind_since(5.0).await?;
+        limit(-1).await?;
+        trial.end().await
+    })
+}
+
+#[test]
+fn it_may_store_no_more() -> Result<()> {
+    lab::run("broker-quota", async |lab| {
+        let trial = Trial::begin(lab, lab.nats().jetstream()).await?;
+        trial.nats.stop().await?;
+        trial.nats.configure("jetstream", json!({"store_dir": trial.nats.store_dir(), "max_file_store": 1_024}))?;
+        // It cannot even restore what it has.
+        trial.nats.start().await?;
+        trial.churn.go_on(200).await?;
+        trial.nats.stop().await?;
+        trial.nats.configure("jetstream", json!({"store_dir": trial.nats.store_dir()}))?;
+        trial.nats.start().await?;
+        trial.end().await
+    })
+}
+
+#[test]
+fn its_token_is_another_one_for_a_while() -> Result<()> {
+    lab::run("broker-token", async |lab| {
+        let token = |nats: &Nats, token: &str| nats.configure("authorization", json!({"token": token}));
+        let trial =
+            Trial::begin_with(lab, lab.nats().jetstream().token("first"), |agent| agent.env("NATS_TOKEN", "first"))
+                .await?;
+        trial.nats.stop().await?;
+        token(&trial.nats, "second")?;
+        // Its own clients are refused as well: nobody waits for it here.
+        trial.nats.daemon().start()?;
+        trial.says("authorization").await?;
+        trial.churn.go_on(100).await?;
+        ensure!(Metrics::of_agent().await?.sum("meshsync_broker_up") == 0.0, "refused, and says it is connected");
+        trial.nats.stop().await?;
+        token(&trial.nats, "first")?;
+        trial.nats.start().await?;
+        trial.end().await
+    })
+}
+
+#[test]
+fn an_object_is_larger_than_its_messages_may_be() -> Result<()> {
+    lab::run("broker-payload", async |lab| {
+        let trial = Trial::begin(lab, lab.nats().jetstream().max_payload(64 * 1024)).await?;
+        let large = json!({
+            "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "large", "namespace": NAMESPACE},
+            "data": {"text": "x".repeat(200 * 1024)},
+        });
+        trial.cluster.apply(large.to_string()).await?;
+        trial.says("too large for the broker").await?;
+        ensure!(Metrics::of_agent().await?.sum("meshsync_too_large_total") == 1.0, "it is not counted");
+        // Everybody knows of it, and of its end.
+        let jetstream = jetstream::new(trial.nats.client().await?);
+        let stream = jetstream.get_stream(jetstream.stream_by_subject("meshsync.state.>").await?).await?;
+        let event = async || {
+            let cluster = stream.cached_info().config.name.trim_start_matches("meshsync-").to_owned();
+            let subject = format!("meshsync.state.{cluster}.core.configmaps.{NAMESPACE}.large");
+            let message = stream.direct_get_last_for_subject(subject).await?;
+            anyhow::Ok(message.headers.get("Meshsync-Event").map(|event| event.as_str().to_owned()))
+        };
+        await_condition("it is told of", DEADLINE, async || Ok((event().await? == Some("ADDED".into())).then_some(())))
+            .await?;
+        trial.cluster.kubectl(["delete", "-n", NAMESPACE, "configmap/large"]).await?;
+        await_condition("it is gone", DEADLINE, async || Ok((event().await? == Some("DELETED".into())).then_some(())))
+            .await?;
+        trial.end().await
+    })
+}

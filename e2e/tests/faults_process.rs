@@ -1,0 +1,129 @@
+//! However an agent or the operator ends, and whoever else runs by mistake: the invariants hold.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use meshsync_e2e::bench::load;
+use meshsync_e2e::faults::{Link, Trial};
+use meshsync_e2e::metrics::Metrics;
+use meshsync_e2e::{await_condition, lab};
+
+/// What an agent that is asked to stop may take: a pod gets 30 s by default.
+const STOPS_WITHIN: Duration = Duration::from_secs(20);
+
+#[test]
+fn it_is_killed_in_the_middle_of_its_snapshot() -> Result<()> {
+    lab::run("process-snapshot", async |lab| {
+        let trial = Trial::begin(lab, lab.nats().jetstream()).await?;
+        load::load(&trial.cluster.client().await?, 1_000).await?;
+        trial.agent.kill().await?;
+        trial.nats.drop_streams().await?;
+        // Its first objects, half of them, almost all: each of these snapshots begins where the killed one ended.
+        for told in [5, 200, 400, 400, 200] {
+            trial.agent.start()?;
+            trial.tells(told).await?;
+            trial.agent.kill().await?;
+        }
+        trial.agent.start()?;
+        trial.end_of_the_killed().await
+    })
+}
+
+#[test]
+fn it_is_killed_in_the_middle_of_batches_and_before_checkpoints() -> Result<()> {
+    lab::run("process-batch", async |lab| {
+        let trial = Trial::begin(lab, lab.nats().jetstream()).await?;
+        for told in [1, 2, 60, 3, 150, 30, 300] {
+            trial.agent.kill().await?;
+            trial.churn.go_on(50).await?;
+            trial.agent.start()?;
+            trial.tells(told).await?;
+        }
+        // While acknowledgements are on a slow way to it.
+        for _ in 0..3 {
+            trial.proxy.set(Link::Slow(50_000));
+            trial.tells(20).await?;
+            trial.agent.kill().await?;
+            trial.proxy.set(Link::Open);
+            trial.agent.start()?;
+            trial.tells(60).await?;
+        }
+        trial.end_of_the_killed().await
+    })
+}
+
+#[test]
+fn it_is_asked_to_stop_under_load() -> Result<()> {
+    lab::run("process-stop", async |lab| {
+        let trial = Trial::begin(lab, lab.nats().jetstream()).await?;
+        for _ in 0..3 {
+            let status = trial.agent.stop(STOPS_WITHIN).await?;
+            ensure!(status.success(), "it ended with {status}");
+            trial.churn.go_on(50).await?;
+            trial.agent.start()?;
+            trial.live().await.context("after a restart")?;
+            let lists = Metrics::of_agent().await?.sum("meshsync_lists_total");
+            ensure!(lists == 0.0, "{lists} lists were read although there are checkpoints");
+        }
+        // A broker that it cannot reach does not keep it from ending.
+        trial.proxy.set(Link::Cut);
+        trial.churn.go_on(50).await?;
+        let status = trial.agent.stop(STOPS_WITHIN).await?;
+        ensure!(status.success(), "without a broker it ended with {status}");
+        trial.proxy.set(Link::Open);
+        trial.agent.start()?;
+        trial.end().await
+    })
+}
+
+#[test]
+fn its_memory_does_not_grow_with_what_waits() -> Result<()> {
+    lab::run("process-memory", async |lab| {
+        let trial = Trial::begin(lab, lab.nats().jetstream()).await?;
+        load::load(&trial.cluster.client().await?, 1_000).await?;
+        trial.agent.stop(STOPS_WITHIN).await?;
+        // One that goes on from a stream holds no bodies: the one to measure has them all.
+        trial.nats.drop_streams().await?;
+        trial.agent.start()?;
+        trial.tells(1_000).await?;
+        trial.live().await?;
+        // A start, an outage and all that is to be told again fit into a limit a little above what is needed anyhow.
+        let steady = trial.agent.resident_bytes()?;
+        let limit = steady + steady / 4 + 8 * 1024 * 1024;
+        trial.proxy.set(Link::Cut);
+        trial.churn.go_on(1_500).await?;
+        trial.proxy.set(Link::Open);
+        trial.nats.drop_streams().await?;
+        trial.live().await.context("after an outage")?;
+        let peak = trial.agent.peak_resident_bytes()?;
+        ensure!(peak <= limit, "{peak} bytes were resident, {steady} before; at most {limit} may be");
+        trial.end().await
+    })
+}
+
+#[test]
+fn a_second_one_runs_by_mistake() -> Result<()> {
+    lab::run("process-two", async |lab| {
+        let trial = Trial::begin(lab, lab.nats().jetstream()).await?;
+        let second = lab
+            .agent_named("second-agent")?
+            .arg("run")
+            .arg("--kubeconfig")
+            .arg(trial.cluster.kubeconfig())
+            .args(["--probe-address", "127.0.0.1:11002", "--debug-address", "127.0.0.1:11003"])
+            .env("BROKER_URL", trial.nats.url());
+        second.start()?;
+        await_condition("the second agent works, too", Duration::from_secs(60), async || {
+            Ok(second.log().contains("stream read").then_some(()))
+        })
+        .await?;
+        trial.churn.go_on(1_000).await?;
+        // The one that stays may be the slower one.
+        trial.proxy.set(Link::Slow(100_000));
+        trial.churn.go_on(500).await?;
+        trial.proxy.set(Link::Open);
+        second.ensure_running()?;
+        second.kill().await?;
+        trial.end().await
+    })
+}
