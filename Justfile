@@ -32,3 +32,7 @@ down *args:
 # Measure the agent beside a client that only reads
 bench *args:
     cargo lab bench {{args}}
+
+# Measure each step from the API server's bytes to a message
+bench-steps *args:
+    cargo bench --package meshsync-agent {{args}}

@@ -145,10 +145,12 @@ pub(super) fn build_agent(release: bool) -> Result<std::path::PathBuf> {
     Ok(target.join("release/meshsync-agent"))
 }
 
-/// The test programs among cargo's messages; other messages have other shapes.
+/// The test programs among cargo's messages; other messages have other shapes. Benchmarks are built with them, so that they
+/// go on compiling, and are no tests although cargo says so.
 fn test_binaries(messages: &str) -> Vec<TestBinary> {
     let artifacts = messages.lines().filter_map(|line| serde_json::from_str::<Artifact>(line).ok());
-    let tests = artifacts.filter(|artifact| artifact.profile.test);
+    let tests =
+        artifacts.filter(|artifact| artifact.profile.test && !artifact.target.kind.iter().any(|kind| kind == "bench"));
     tests
         .filter_map(|artifact| {
             Some(TestBinary {
@@ -218,6 +220,8 @@ mod tests {
             r#"{"reason":"compiler-artifact","manifest_path":"/w/a/Cargo.toml","target":{"name":"a","kind":["lib"]},"profile":{"test":true},"executable":"/t/a-1"}"#,
             "\n",
             r#"{"reason":"compiler-artifact","manifest_path":"/w/b/Cargo.toml","target":{"name":"wire","kind":["test"]},"profile":{"test":true},"executable":"/t/wire-2"}"#,
+            "\n",
+            r#"{"reason":"compiler-artifact","manifest_path":"/w/a/Cargo.toml","target":{"name":"fast","kind":["bench"]},"profile":{"test":true},"executable":"/t/fast-3"}"#,
             "\n",
             r#"{"reason":"build-finished","success":true}"#,
         );
