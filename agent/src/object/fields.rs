@@ -7,6 +7,7 @@ use serde::de::{Deserializer as _, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::error::ObjectError;
+use super::scan::Scan;
 use super::text;
 
 /// One member: both halves are slices of the input, verbatim.
@@ -40,6 +41,10 @@ impl Field<'_> {
 /// # Errors
 /// `what` names the text in the message: not an object, or not JSON.
 pub fn split<'a>(json: &'a str, what: &'static str) -> Result<Vec<Field<'a>>, ObjectError> {
+    let mut scan = Scan::new(json);
+    if let Some(fields) = scan.fields(EXPECTED, |_, _| Some(false)).filter(|_| scan.is_at_end()) {
+        return Ok(fields);
+    }
     if !json.trim_ascii_start().starts_with('{') {
         return Err(ObjectError::WrongType { what, expected: "a JSON object" });
     }
@@ -55,6 +60,9 @@ pub fn find<'a>(fields: &[Field<'a>], name: &str) -> Option<&'a str> {
     fields.iter().find(|field| field.is(name)).map(|field| field.value)
 }
 
+/// Members for which there is room from the start.
+const EXPECTED: usize = 8;
+
 struct FieldsVisitor;
 
 impl<'de> Visitor<'de> for FieldsVisitor {
@@ -65,7 +73,7 @@ impl<'de> Visitor<'de> for FieldsVisitor {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut fields = Vec::with_capacity(8);
+        let mut fields = Vec::with_capacity(EXPECTED);
         while let Some((key, value)) = map.next_entry::<&'de RawValue, &'de RawValue>()? {
             fields.push(Field { key: key.get(), value: value.get() });
         }

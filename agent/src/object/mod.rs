@@ -13,6 +13,7 @@ pub mod list;
 mod outline;
 mod prepare;
 mod redact;
+mod scan;
 #[cfg(test)]
 mod tests;
 pub mod text;

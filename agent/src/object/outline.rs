@@ -7,6 +7,7 @@ use serde_json::value::RawValue;
 
 use super::error::ObjectError;
 use super::fields::{Field, without_repeats};
+use super::scan::Scan;
 
 /// An object, not looked into any deeper than its metadata.
 ///
@@ -28,16 +29,40 @@ enum Members<'a> {
     Fields(Vec<Field<'a>>),
 }
 
+/// Members for which there is room from the start.
+const EXPECTED: usize = 16;
+
 impl<'a> Outline<'a> {
     /// Reads the text of one object.
     ///
     /// # Errors
     /// It is not JSON, or no object.
     pub fn parse(json: &'a str) -> Result<Self, ObjectError> {
+        let mut scan = Scan::new(json);
+        if let Some(outline) = Self::scan(&mut scan).filter(|_| scan.is_at_end()) {
+            return Ok(outline);
+        }
         if !json.trim_ascii_start().starts_with('{') {
             return Err(ObjectError::WrongType { what: "object", expected: "a JSON object" });
         }
         serde_json::from_str(json).map_err(|source| ObjectError::syntax("object", &source))
+    }
+
+    /// Reads an object at a place in a text, if it is one of those that [`Scan`] reads.
+    pub(super) fn scan(scan: &mut Scan<'a>) -> Option<Self> {
+        let mut metadata = Members::Missing;
+        let top = scan.fields(EXPECTED, |scan, field| {
+            if !field.is("metadata") {
+                return Some(false);
+            }
+            metadata = match scan.peek()? {
+                b'{' => Members::Fields(scan.fields(EXPECTED, |_, _| Some(false))?),
+                b'n' => scan.value().map(|_| Members::Missing)?,
+                _ => return None,
+            };
+            Some(true)
+        })?;
+        Some(Self { top: Members::Fields(top), metadata })
     }
 
     /// The members at top level. The value of `metadata` is left empty: see [`Self::metadata`].
@@ -96,7 +121,7 @@ impl<'de> Visitor<'de> for Reading<'_, 'de> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let Self { mut metadata } = self;
-        let mut fields = Vec::with_capacity(16);
+        let mut fields = Vec::with_capacity(EXPECTED);
         while let Some(key) = map.next_key::<&'de RawValue>()? {
             let mut field = Field { key: key.get(), value: "" };
             match &mut metadata {

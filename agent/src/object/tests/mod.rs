@@ -1,6 +1,7 @@
 //! Stripping and redaction, by table and against `serde_json`.
 
 mod differential;
+mod scan;
 mod secrets;
 
 use super::*;
