@@ -92,7 +92,7 @@ impl Path {
             frames.push(chunk);
             while let Some(frame) = frames.next_frame().unwrap() {
                 let event = WatchEvent::parse(frame).unwrap();
-                self.take_in(&prepare(event.object.get().as_bytes(), &self.context).unwrap());
+                self.take_in(&event.prepare(&self.context).unwrap());
                 self.publish();
             }
         }

@@ -61,7 +61,7 @@ async fn watch_once(
         while let Ok(Some(frame)) = frames.next_frame() {
             let event = WatchEvent::parse(frame)?;
             match event.kind {
-                EventKind::Added | EventKind::Modified => take(namespace, name, event.object.get(), candidates),
+                EventKind::Added | EventKind::Modified => take(namespace, name, event.object, candidates),
                 EventKind::Deleted => {
                     offer(candidates, Candidate::Unreadable(format!("the ConfigMap {namespace}/{name} was deleted")))
                 }

@@ -8,6 +8,9 @@ use serde_json::value::RawValue;
 use super::error::{ObjectError, utf8};
 use super::fields::{find, split};
 use super::identity::ResourceVersion;
+use super::outline::Outline;
+use super::prepare::{Prepared, TypeContext, prepare, prepare_outline};
+use super::scan::Scan;
 use super::text;
 
 /// Annotation on the bookmark that ends the initial events of a streamed list (`sendInitialEvents`).
@@ -36,7 +39,9 @@ pub struct WatchEvent<'a> {
     /// What happened.
     pub kind: EventKind<'a>,
     /// The object, untouched.
-    pub object: &'a RawValue,
+    pub object: &'a str,
+    /// Its members, where they were found on the way.
+    outline: Option<Outline<'a>>,
 }
 
 impl<'a> WatchEvent<'a> {
@@ -53,16 +58,58 @@ impl<'a> WatchEvent<'a> {
             #[serde(borrow)]
             object: &'a RawValue,
         }
-        let wire: Wire<'a> = serde_json::from_str(utf8(frame)?).map_err(|source| ObjectError::syntax(WHAT, &source))?;
-        let kind = match wire.kind.as_ref() {
-            "ADDED" => EventKind::Added,
-            "MODIFIED" => EventKind::Modified,
-            "DELETED" => EventKind::Deleted,
-            "BOOKMARK" => EventKind::Bookmark,
-            "ERROR" => EventKind::Error,
-            _ => EventKind::Unknown(wire.kind),
-        };
-        Ok(Self { kind, object: wire.object })
+        let frame = utf8(frame)?;
+        if let Some(event) = Self::scan(frame) {
+            return Ok(event);
+        }
+        let wire: Wire<'a> = serde_json::from_str(frame).map_err(|source| ObjectError::syntax(WHAT, &source))?;
+        Ok(Self { kind: EventKind::new(wire.kind), object: wire.object.get(), outline: None })
+    }
+
+    /// Reads an event, if it is one of those that [`Scan`] reads and written as API servers do.
+    fn scan(frame: &'a str) -> Option<Self> {
+        let (mut kind, mut object) = (None, None);
+        let mut scan = Scan::new(frame);
+        scan.object(|scan, key| match key {
+            r#""type""# if kind.is_none() => {
+                // Of an odd escape, the two parsers may think differently.
+                kind = text::decode(scan.string()?).filter(|kind| matches!(kind, Cow::Borrowed(_)));
+                kind.is_some().then_some(())
+            }
+            r#""object""# if object.is_none() => {
+                object = Some(Outline::scan_with_text(scan)?);
+                Some(())
+            }
+            // Among these are second ones of those above, and odd spellings of them.
+            _ => None,
+        })?;
+        let (object, outline) = object?;
+        scan.is_at_end().then_some(Self { kind: EventKind::new(kind?), object, outline: Some(outline) })
+    }
+
+    /// As [`prepare`], for the object of the event.
+    ///
+    /// # Errors
+    /// As [`prepare`].
+    pub fn prepare(&self, context: &TypeContext) -> Result<Prepared, ObjectError> {
+        match &self.outline {
+            Some(outline) => prepare_outline(outline, context),
+            None => prepare(self.object.as_bytes(), context),
+        }
+    }
+}
+
+impl<'a> EventKind<'a> {
+    /// The kind that `word` spells.
+    fn new(word: Cow<'a, str>) -> Self {
+        match word.as_ref() {
+            "ADDED" => Self::Added,
+            "MODIFIED" => Self::Modified,
+            "DELETED" => Self::Deleted,
+            "BOOKMARK" => Self::Bookmark,
+            "ERROR" => Self::Error,
+            _ => Self::Unknown(word),
+        }
     }
 }
 
@@ -80,8 +127,8 @@ impl Bookmark {
     ///
     /// # Errors
     /// Not an object with `metadata.resourceVersion`.
-    pub fn parse(object: &RawValue) -> Result<Self, ObjectError> {
-        let fields = split(object.get(), "bookmark")?;
+    pub fn parse(object: &str) -> Result<Self, ObjectError> {
+        let fields = split(object, "bookmark")?;
         let metadata = find(&fields, "metadata").ok_or(ObjectError::Missing { what: "bookmark metadata" })?;
         let metadata = split(metadata, "bookmark metadata")?;
         let resource_version = find(&metadata, "resourceVersion")
@@ -121,8 +168,8 @@ impl WatchStatus {
     /// Reads the object of an error event; whatever cannot be read stays empty, because an error event must lead to a
     /// new list in any case.
     #[must_use]
-    pub fn parse(object: &RawValue) -> Self {
-        serde_json::from_str(object.get()).unwrap_or_default()
+    pub fn parse(object: &str) -> Self {
+        serde_json::from_str(object).unwrap_or_default()
     }
 
     /// Seconds that the server asks to wait.
@@ -155,7 +202,7 @@ mod tests {
             let frame = format!("{{\"type\":\"{word}\",\"object\":{{\"word\": \"{word}\"}}}}");
             let event = WatchEvent::parse(frame.as_bytes()).unwrap();
             assert_eq!(event.kind, kind);
-            assert_eq!(event.object.get(), format!("{{\"word\": \"{word}\"}}"));
+            assert_eq!(event.object, format!("{{\"word\": \"{word}\"}}"));
         }
         let escaped = br#"{"object":{},"\u0074ype":"\u0041DDED"}"#;
         assert_eq!(WatchEvent::parse(escaped).unwrap().kind, EventKind::Added);
@@ -177,7 +224,7 @@ mod tests {
 
     #[test]
     fn bookmarks_tell_version_and_end_of_the_initial_events() {
-        let bookmark = |json: &str| Bookmark::parse(&RawValue::from_string(json.to_owned()).unwrap());
+        let bookmark = Bookmark::parse;
         let at = |version, initial_events_end| Ok(Bookmark { resource_version: version, initial_events_end });
         let end = r#"{"metadata":{"annotations":{"k8s.io/initial-events-end":"true"},"resourceVersion":"12"}}"#;
         assert_eq!(bookmark(end), at(ResourceVersion::Number(12), true));
@@ -191,7 +238,7 @@ mod tests {
 
     #[test]
     fn an_expired_version_is_recognised_by_code_or_reason() {
-        let status = |json: &str| WatchStatus::parse(&RawValue::from_string(json.to_owned()).unwrap());
+        let status = WatchStatus::parse;
         assert!(status(r#"{"kind":"Status","code":410,"reason":"Gone"}"#).is_expired());
         assert!(status(r#"{"kind":"Status","reason":"Expired"}"#).is_expired());
         let busy = status(r#"{"kind":"Status","code":429,"message":"slow down","details":{"retryAfterSeconds":7}}"#);

@@ -65,6 +65,13 @@ impl<'a> Outline<'a> {
         Some(Self { top: Members::Fields(top), metadata })
     }
 
+    /// As [`Self::scan`], with the text of the object.
+    pub(super) fn scan_with_text(scan: &mut Scan<'a>) -> Option<(&'a str, Self)> {
+        let from = scan.at();
+        let outline = Self::scan(scan)?;
+        Some((scan.since(from)?, outline))
+    }
+
     /// The members at top level. The value of `metadata` is left empty: see [`Self::metadata`].
     ///
     /// # Errors

@@ -133,6 +133,11 @@ impl<'a> Scan<'a> {
         }
     }
 
+    /// Where the next byte is.
+    pub(super) fn at(&self) -> usize {
+        self.at
+    }
+
     /// What was read since the scan was there.
     pub(super) fn since(&self, from: usize) -> Option<&'a str> {
         self.text.get(from..self.at)

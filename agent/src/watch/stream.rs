@@ -69,10 +69,9 @@ fn take(frame: &[u8], sink: &Sink, version: &mut ResourceVersion) -> Result<(), 
             return Err(RequestError::Expired);
         }
     };
-    let object = event.object.get().as_bytes();
     let seen = match event.kind {
-        EventKind::Added | EventKind::Modified => sink.upsert(object),
-        EventKind::Deleted => sink.delete(object),
+        EventKind::Added | EventKind::Modified => sink.upsert(&event),
+        EventKind::Deleted => sink.delete(&event),
         EventKind::Bookmark => match Bookmark::parse(event.object) {
             Ok(bookmark) => Some(bookmark.resource_version),
             Err(error) => {

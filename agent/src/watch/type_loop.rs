@@ -16,7 +16,7 @@ use super::pace::{Pace, jitter};
 use super::request::{RequestError, Source};
 use super::spec::WatchSpec;
 use super::stream::watch as watch_once;
-use crate::object::{ObjectError, Outline, Prepared, ResourceVersion, TypeContext, prepare, prepare_outline};
+use crate::object::{ObjectError, Outline, Prepared, ResourceVersion, TypeContext, WatchEvent, prepare_outline};
 use crate::publish::queue::Queue;
 use crate::snapshot::{Store, Table, TypeId};
 use crate::stream::{Position, Progress, TypeKey};
@@ -91,9 +91,9 @@ impl Sink {
         self.prepared(prepare_outline(object, &self.context), |prepared| self.upsert_prepared(prepared));
     }
 
-    /// Takes in a state of an object; gives its version.
-    pub(super) fn upsert(&self, raw: &[u8]) -> Option<ResourceVersion> {
-        self.prepared(prepare(raw, &self.context), |prepared| self.upsert_prepared(prepared))
+    /// Takes in the state of an object that came with an event; gives its version.
+    pub(super) fn upsert(&self, event: &WatchEvent<'_>) -> Option<ResourceVersion> {
+        self.prepared(event.prepare(&self.context), |prepared| self.upsert_prepared(prepared))
     }
 
     fn upsert_prepared(&self, prepared: &Prepared) {
@@ -101,9 +101,9 @@ impl Sink {
         self.queue.record(self.type_id, prepared, outcome);
     }
 
-    /// Takes out an object; `raw` is its last state. Gives the version of the delete.
-    pub(super) fn delete(&self, raw: &[u8]) -> Option<ResourceVersion> {
-        let prepared = prepare(raw, &self.context);
+    /// Takes out an object whose last state came with an event. Gives the version of the delete.
+    pub(super) fn delete(&self, event: &WatchEvent<'_>) -> Option<ResourceVersion> {
+        let prepared = event.prepare(&self.context);
         self.prepared(prepared, |prepared| self.queue.delete(self.type_id, self.table.delete(prepared)))
     }
 

@@ -68,7 +68,7 @@ const PIECES: [&str; 30] = [
 /// What `text` is read as, in debug output: all entries at once.
 fn readings(text: &str) -> String {
     let bytes = text.as_bytes();
-    let event = WatchEvent::parse(bytes).map(|event| (format!("{:?}", event.kind), event.object.get().to_owned()));
+    let event = WatchEvent::parse(bytes).map(|event| (format!("{:?}", event.kind), event.object.to_owned()));
     format!("{:?} {:?} {:?} {event:?}", ListPage::parse(bytes), Outline::parse(text), fields::split(text, "test"))
 }
 
