@@ -10,9 +10,8 @@ pub use store_reply::{Pushed, StoreReply};
 
 use super::envelope::{Deleted, Detail, EncodeError, EventType, data_message};
 use super::members::Members;
-use crate::object::fields::{find, split};
-use crate::object::text;
-use crate::object::utf8;
+use crate::object::fields::find;
+use crate::object::{ObjectError, Outline, text, utf8};
 
 /// Top-level members that become strings of JSON text, in the order of the format.
 const TEXT_MEMBERS: [&str; 5] = ["immutable", "data", "binaryData", "stringData", "type"];
@@ -58,10 +57,14 @@ pub fn encode_deleted(deleted: &Deleted<'_>, cluster_id: &str, out: &mut Vec<u8>
 
 /// Appends one resource object without envelope.
 fn write_resource(body: &[u8], cluster_id: &str, detail: Detail, out: &mut Vec<u8>) -> Result<(), EncodeError> {
-    let top = split(utf8(body)?, "object")?;
-    let present = |name| find(&top, name).filter(|value| *value != "null");
+    let outline = Outline::parse(utf8(body)?)?;
+    let top = outline.top()?;
+    let present = |name| find(top, name).filter(|value| *value != "null");
     let text_of = |name| present(name).and_then(text::decode).unwrap_or_default();
-    let metadata = split(present("metadata").unwrap_or("{}"), "metadata")?;
+    let metadata = match outline.metadata() {
+        Err(ObjectError::Missing { .. }) => &[],
+        other => other?,
+    };
     let is_full = detail == Detail::Full;
 
     let mut resource = Members::open(out);
@@ -69,7 +72,7 @@ fn write_resource(body: &[u8], cluster_id: &str, detail: Detail, out: &mut Vec<u
     resource.string("apiVersion", &text_of("apiVersion"));
     resource.string("kind", &text_of("kind"));
     resource.string("model", "");
-    let design = metadata::write(&metadata, detail, resource.object("metadata"))?;
+    let design = metadata::write(metadata, detail, resource.object("metadata"))?;
     for name in ["spec", "status"] {
         if let Some(json) = present(name).filter(|_| is_full) {
             let mut wrapped = resource.object(name);
