@@ -202,6 +202,27 @@ fn wrong_input_ends_with_one_line_that_says_what_to_do() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn one_that_waits_for_an_api_server_ends_well_when_asked_to() -> Result<()> {
+    lab::run("agent-waits", async |lab| {
+        let kubeconfig = lab.dir().join("unreachable");
+        std::fs::write(&kubeconfig, self::kubeconfig("https://127.0.0.1:1"))?;
+        let nats = lab.nats().start().await?;
+        let agent = lab.agent()?.arg("run").arg("--kubeconfig").arg(&kubeconfig).env("BROKER_URL", nats.url());
+        // Which of its tasks sees the end first is chance: as often as it takes to see each.
+        for begun in 1..=5 {
+            agent.start()?;
+            await_condition("it has begun", DEADLINE, async || {
+                Ok((agent.log().matches("connected to the broker").count() >= begun).then_some(()))
+            })
+            .await?;
+            let status = agent.stop(DEADLINE).await?;
+            ensure!(status.code() == Some(0), "it ended with {status}: {}", agent.log());
+        }
+        Ok(())
+    })
+}
+
 fn kubeconfig(server: &str) -> String {
     serde_json::json!({
         "apiVersion": "v1", "kind": "Config", "current-context": "c",

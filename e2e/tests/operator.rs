@@ -162,7 +162,7 @@ fn what_somebody_breaks_is_mended() -> Result<()> {
         ensure!(config.as_str().unwrap_or_default().contains("max_file_store: 1449551457"), "{config}");
 
         cluster.kubectl(["delete", "meshsync", "-n", NAMESPACE, NAME]).await?;
-        let kinds = "all,secrets,configmaps,serviceaccounts,roles,rolebindings,networkpolicies,clusterroles,clusterrolebindings";
+        let kinds = "all,secrets,configmaps,persistentvolumeclaims,serviceaccounts,roles,rolebindings,networkpolicies,clusterroles,clusterrolebindings";
         await_condition("nothing is left", DEADLINE, async || {
             let label = "meshery.layer5.io/meshsync-uid";
             let left = cluster.kubectl(["get", kinds, "-A", "-l", label, "-o", "name"]).await?;

@@ -28,6 +28,23 @@ async fn watch_opens(system: &System<'_>) -> Result<Vec<String>> {
     Ok(opens.filter(|line| !line.contains("\"configmaps\"")).map(str::to_owned).collect())
 }
 
+/// What no pod of the system may write down: the values of Secrets, and the token of its own broker.
+async fn no_log_tells(cluster: &Cluster, secrets: &[&str]) -> Result<()> {
+    let token = ["get", "secret", "meshsync-broker", "-n", NAMESPACE, "-o", "go-template={{.data.token | base64decode}}"];
+    let token = cluster.kubectl(token).await?;
+    ensure!(token.len() > 10, "the broker has no token");
+    for pod in ["deployment/meshsync-operator", "deployment/meshsync-agent", "statefulset/meshsync-broker"] {
+        let log = cluster.kubectl(["logs", "-n", NAMESPACE, pod]).await?;
+        ensure!(!log.is_empty(), "{pod} says nothing");
+        for secret in secrets.iter().chain([&token.as_str()]) {
+            ensure!(!log.contains(secret), "a secret is in the log of {pod}");
+        }
+    }
+    let maps = cluster.kubectl(["get", "configmaps", "-A", "-o", "yaml"]).await?;
+    ensure!(secrets.iter().all(|secret| !maps.contains(secret)), "a secret is in a ConfigMap");
+    Ok(())
+}
+
 #[test]
 fn installed_as_documented_it_is_complete_and_follows_its_configuration() -> Result<()> {
     lab::run("system", async |lab| {
@@ -55,6 +72,14 @@ fn installed_as_documented_it_is_complete_and_follows_its_configuration() -> Res
         ensure!(now["metadata"]["uid"] == pod["metadata"]["uid"], "the pod was replaced");
         ensure!(now["status"]["containerStatuses"][0]["restartCount"] == 0, "the agent was restarted");
         ensure!(watch_opens(&system).await? == opens, "other watches were opened again");
+        // No further event: something that changes after a ConfigMap arrives, and the ConfigMap does not.
+        cluster.kubectl(["create", "configmap", "late", "-n", "default"]).await?;
+        cluster.kubectl(["create", "serviceaccount", "later", "-n", "default"]).await?;
+        await_condition("what came later arrives", DEADLINE, async || {
+            Ok(consumer.view().keys().any(|key| key.kind == "ServiceAccount" && key.name == "later").then_some(()))
+        })
+        .await?;
+        ensure!(consumer.view().count("v1", "ConfigMap") == 0, "events of a blacklisted type came");
         let account = format!("--as=system:serviceaccount:{NAMESPACE}:{NAME}-agent");
         await_condition("the right to read ConfigMaps is taken away", DEADLINE, async || {
             let answer = cluster.kubectl(["auth", "can-i", "list", "configmaps", "-A", &account]).await;
@@ -79,11 +104,12 @@ fn installed_as_documented_it_is_complete_and_follows_its_configuration() -> Res
             Ok(cluster.kubectl(["get", "service", "-n", NAMESPACE, "meshsync-broker"]).await.ok())
         })
         .await?;
+        no_log_tells(&cluster, &["tr0ub4dor-and-3", "dHIwdWI0ZG9yLWFuZC0z"]).await?;
         let rss = system.agent_metrics().await?.get("process_resident_memory_peak_bytes").unwrap_or(f64::MAX);
         ensure!(rss < 120e6, "the agent took {rss} bytes");
         cluster.kubectl(["delete", "meshsync", "-n", NAMESPACE, NAME]).await?;
         let label = "meshery.layer5.io/meshsync-uid";
-        let kinds = "all,secrets,configmaps,serviceaccounts,roles,rolebindings,networkpolicies,clusterroles,clusterrolebindings";
+        let kinds = "all,secrets,configmaps,persistentvolumeclaims,serviceaccounts,roles,rolebindings,networkpolicies,clusterroles,clusterrolebindings";
         await_condition("nothing is left", DEADLINE, async || {
             let left = cluster.kubectl(["get", kinds, "-A", "-l", label, "-o", "name"]).await?;
             Ok(left.trim().is_empty().then_some(()))
