@@ -64,6 +64,8 @@ pub struct Settings {
     pub probe_address: SocketAddr,
     /// Snapshot and debug pages.
     pub debug_address: SocketAddr,
+    /// Whether to list by watches that begin with everything there is, where the server serves them.
+    pub streamed_lists: bool,
     /// Stop after this time.
     pub stop_after: Option<Duration>,
     /// Name of the pod.
@@ -80,6 +82,7 @@ struct House {
     stats: Arc<PublishStats>,
     delivery: Arc<DeliveryBoard>,
     progress: Arc<Progress>,
+    streamed_lists: bool,
     in_force: watch::Receiver<InForce>,
     encoding: watch::Sender<Option<Encoding>>,
     shutdown: Shutdown,
@@ -106,6 +109,7 @@ pub async fn run(settings: Settings, client: Client, shutdown: Shutdown) -> anyh
         stats: Arc::default(),
         delivery: Arc::default(),
         progress: Arc::default(),
+        streamed_lists: settings.streamed_lists,
         in_force: in_force_rx,
         encoding: watch::channel(None).0,
         shutdown: shutdown.clone(),
@@ -187,6 +191,7 @@ fn planner(
         retry: retry.subscribe(),
         rediscover: rediscover.clone(),
         progress: house.progress.clone(),
+        streamed_lists: house.streamed_lists,
     });
     Planner::new(PlannerDeps {
         client: house.client.clone(),

@@ -1,5 +1,7 @@
 //! What the agent publishes is the cluster.
 
+#![allow(clippy::indexing_slicing, reason = "tests may panic")]
+
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
@@ -7,6 +9,7 @@ use meshsync_e2e::churn::Churn;
 use meshsync_e2e::cluster::{Cluster, Level};
 use meshsync_e2e::everything::{NOT_WATCHED, await_equal};
 use meshsync_e2e::lab::Lab;
+use meshsync_e2e::metrics::Metrics;
 use meshsync_e2e::nats::Nats;
 use meshsync_e2e::process::Daemon;
 use meshsync_e2e::stream::Consumer;
@@ -160,5 +163,74 @@ fn it_recovers_alone_from_the_loss_of_broker_api_server_and_itself() -> Result<(
         drop(churn);
         // Who never asks cannot know what went while there was no agent.
         await_equal(&cluster, &asking, &NOT_WATCHED, DEADLINE).await
+    })
+}
+
+/// Everything that reads a collection, with its parameters and who asked.
+const READS: &str = r#"{"apiVersion": "audit.k8s.io/v1", "kind": "Policy",
+    "omitStages": ["RequestReceived", "ResponseComplete"], "rules": [
+        {"level": "Metadata", "verbs": ["watch"]}, {"level": "None"}]}"#;
+
+/// An agent that was told to list by streams, with a consumer that has seen all that the cluster holds, and changes.
+struct Follower {
+    agent: Daemon,
+    /// It ends with this.
+    _nats: Nats,
+    /// Watches that begin with everything there is, which the agent asked for, and the API server's answers.
+    streams: Vec<(String, u64)>,
+    metrics: Metrics,
+}
+
+impl Follower {
+    async fn start(lab: &Lab, cluster: &Cluster) -> Result<Self> {
+        let nats = lab.nats().start().await?;
+        cluster.apply(OBJECTS).await?;
+        let consumer = Consumer::subscribe(nats.client().await?, Some(SECRET_BASE64)).await?;
+        let agent = agent(lab, cluster, &nats)?.arg("--lists=stream");
+        agent.start()?;
+        await_equal(cluster, &consumer, &NOT_WATCHED, DEADLINE).await?;
+        cluster.kubectl(["delete", "-n", "shop", "configmap/settings"]).await?;
+        cluster.kubectl(["scale", "-n", "shop", "deployment/web", "--replicas=3"]).await?;
+        await_equal(cluster, &consumer, &NOT_WATCHED, DEADLINE).await?;
+        ensure!(consumer.view().needle_hits == 0, "the secret was published");
+        let text = |event: &serde_json::Value, name: &str| event[name].as_str().unwrap_or_default().to_owned();
+        let events = cluster.audit_events()?;
+        let ours = events.iter().filter(|event| text(event, "userAgent").starts_with("meshsync-agent/"));
+        let code = |event: &serde_json::Value| event["responseStatus"]["code"].as_u64().unwrap_or_default();
+        let asked = ours.map(|event| (text(event, "requestURI"), code(event)));
+        let streams = asked.filter(|(uri, _)| uri.contains("sendInitialEvents=true")).collect();
+        Ok(Self { agent, _nats: nats, streams, metrics: Metrics::of_agent().await? })
+    }
+
+    /// Checks that each type was listed once, watched once, asked for as a stream once with this answer, and did not fail.
+    fn ensure_each_type_once(&self, answer: u64) -> Result<()> {
+        let (lists, opens) = ("meshsync_lists_total", "meshsync_watch_opens_total");
+        let (lists, opens) = (self.metrics.sum(lists), self.metrics.sum(opens));
+        ensure!(lists > 50.0 && opens == lists, "{lists} lists and {opens} watches opened");
+        let failures = self.metrics.sum("meshsync_watch_failures_total");
+        ensure!(failures == 0.0, "{failures} failures");
+        let answered = self.streams.iter().filter(|(_, code)| *code == answer).count();
+        let all = self.streams.len();
+        ensure!(answered as f64 == lists && all == answered, "{lists} lists, streams: {:#?}", self.streams);
+        self.agent.ensure_running()
+    }
+}
+
+#[test]
+fn a_type_is_read_by_the_watch_that_then_follows_it() -> Result<()> {
+    lab::run("agent-streamed-lists", async |lab| {
+        let cluster = lab.cluster(Level::Api).audit(READS).start().await?;
+        let follower = Follower::start(lab, &cluster).await?;
+        follower.ensure_each_type_once(200)
+    })
+}
+
+#[test]
+fn an_api_server_that_streams_no_lists_is_read_in_pages() -> Result<()> {
+    lab::run("agent-paged-lists", async |lab| {
+        let cluster = lab.cluster(Level::Api).audit(READS);
+        let cluster = cluster.apiserver_arg("--feature-gates=WatchList=false").start().await?;
+        let follower = Follower::start(lab, &cluster).await?;
+        follower.ensure_each_type_once(422)
     })
 }

@@ -39,6 +39,9 @@ pub struct RunArgs {
     /// Only these types, singular or plural
     #[arg(long = "outputResources", value_name = "LIST", value_delimiter = ',')]
     output_resources: Vec<String>,
+    /// How a type is read before it is watched
+    #[arg(long, env = "MESHSYNC_LISTS", value_enum, value_name = "HOW", default_value_t = Lists::Pages)]
+    lists: Lists,
     /// Stop after this time, e.g. 90s or 1m30s
     #[arg(long = "stopAfter", value_name = "DURATION", value_parser = parse_duration)]
     stop_after: Option<Duration>,
@@ -63,6 +66,15 @@ enum OutputKind {
     Broker,
     /// To a file, one YAML document an object, when the agent stops.
     File,
+}
+
+/// How a type is read before it is watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Lists {
+    /// In pages of about 1 MiB: the quickest, and the least work for the API server.
+    Pages,
+    /// By the watch itself where the API server serves that: fewer requests and less memory, twice its CPU time.
+    Stream,
 }
 
 /// A Go duration: numbers with units `h`, `m`, `s`, `ms`, the largest first.
@@ -95,6 +107,7 @@ impl RunArgs {
             output,
             probe_address: self.probe_address,
             debug_address: self.debug_address,
+            streamed_lists: self.lists == Lists::Stream,
             stop_after: self.stop_after,
             pod: self.pod_name,
         })

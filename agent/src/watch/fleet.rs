@@ -11,6 +11,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::board::{Board, Phase};
+use super::initial::Streaming;
 use super::spec::WatchSpec;
 use super::type_loop::{Shared, Sink, run};
 use crate::publish::queue::Queue;
@@ -41,6 +42,8 @@ pub struct FleetDeps {
     pub rediscover: Arc<Notify>,
     /// How far each watch is, and where it may begin.
     pub progress: Arc<Progress>,
+    /// Whether to list by watches that begin with everything there is, where the server serves them.
+    pub streamed_lists: bool,
 }
 
 /// The loops that run.
@@ -77,6 +80,7 @@ impl Fleet {
         let shared = Arc::new(Shared {
             client: deps.client.clone(),
             first_lists: Semaphore::new(FIRST_LISTS),
+            streaming: Streaming::new(deps.streamed_lists),
             retry: deps.retry.clone(),
             rediscover: Arc::clone(&deps.rediscover),
             progress: Arc::clone(&deps.progress),

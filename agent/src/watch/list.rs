@@ -71,7 +71,6 @@ impl<'c> Pages<'c> {
 ///
 /// What was not seen leaves the snapshot, but only after the last page arrived: a list that breaks off takes nothing out.
 pub(super) async fn list(client: &Client, source: Source, sink: &Sink) -> Result<ResourceVersion, RequestError> {
-    sink.board.update(&sink.name, |report| report.lists += 1);
     let relist = sink.table.begin_relist();
     let mut pages = Pages::new(client, source, sink.mode());
     let mut version = None;

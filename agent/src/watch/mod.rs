@@ -1,10 +1,12 @@
 //! Keeps one table of the snapshot equal to one type of the cluster, for each type of the plan.
 //!
 //! Every type has a loop of its own, so that a slow, refused or broken one never holds up another:
-//! paged list → watch from its version → list again when the server no longer knows that version.
+//! list → watch from its version → list again when the server no longer knows that version. It is read in
+//! pages, or is the beginning of the watch itself where that is wanted and the server serves it.
 
 mod board;
 mod fleet;
+mod initial;
 mod list;
 pub(crate) mod pace;
 pub(crate) mod request;

@@ -47,6 +47,14 @@ pub enum RequestError {
     /// 410: the version or continue token is too old; list again.
     #[error("the server no longer keeps the requested version")]
     Expired,
+    /// 400 or 422: the server does not take what was asked for, in this form.
+    #[error("status {status}: {message}")]
+    Invalid {
+        /// HTTP status.
+        status: u16,
+        /// The server's words.
+        message: String,
+    },
     /// Anything else: try again later.
     #[error("{message}")]
     Transient {
@@ -72,6 +80,7 @@ impl RequestError {
             401 | 403 => Self::Refused { status, message },
             404 | 405 => Self::Gone(message),
             410 => Self::Expired,
+            400 | 422 => Self::Invalid { status, message },
             _ => Self::Transient { message: format!("status {status}: {message}"), retry_after },
         }
     }
@@ -103,6 +112,17 @@ impl Source {
         let version = escape(version);
         let uri =
             format!("{path}?watch=true&allowWatchBookmarks=true&timeoutSeconds={seconds}&resourceVersion={version}");
+        self.get(&uri, if self.metadata_only { METADATA_WATCH } else { "application/json" })
+    }
+
+    /// A watch that begins with all objects there are. Without a version to begin from they are those of now, as of a list
+    /// that is not read from a cache.
+    pub(super) fn initial_watch_request(&self, timeout: Duration) -> Result<Request<Vec<u8>>, RequestError> {
+        let (path, seconds) = (&self.path, timeout.as_secs());
+        let uri = format!(
+            "{path}?watch=true&allowWatchBookmarks=true&timeoutSeconds={seconds}\
+             &sendInitialEvents=true&resourceVersionMatch=NotOlderThan"
+        );
         self.get(&uri, if self.metadata_only { METADATA_WATCH } else { "application/json" })
     }
 

@@ -1,8 +1,14 @@
 //! Lists and watches against a scripted API server: what arrives, what breaks off, and what may follow from it.
 
+mod streamed;
+
+use std::convert::Infallible;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::{Request, Response};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full};
 use kube::Client;
 use kube::client::Body;
 use meshsync_crds::agent_config::{SecretPolicy, SnapshotMode};
@@ -10,12 +16,13 @@ use meshsync_crds::discovery::ServedType;
 use meshsync_crds::informer_config::NamespaceSelection;
 use meshsync_crds::selection::SelectedType;
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 use tower_test::mock;
 
 use super::list::list;
 use super::request::{RequestError, Source};
 use super::spec::WatchSpec;
-use super::stream::watch;
+use super::stream::Watch;
 use super::type_loop::Sink;
 use crate::object::ResourceVersion;
 use crate::publish::outbox::{Action, Next};
@@ -51,23 +58,46 @@ struct Scene {
     asked: tokio::task::JoinHandle<Vec<String>>,
 }
 
+/// The body of an answer.
+type Answer = UnsyncBoxBody<Bytes, Infallible>;
+
+fn whole(body: String) -> Answer {
+    Full::new(Bytes::from(body)).boxed_unsync()
+}
+
 impl Scene {
     fn new(answers: Vec<(u16, String)>) -> Self {
-        let (service, mut handle) = mock::pair::<Request<Body>, Response<Body>>();
+        let answers = answers.into_iter().map(|(status, body)| (status, whole(body))).collect();
+        Self::with(&spec(), answers, None)
+    }
+
+    /// `over` is told of the first request that the script does not have, which otherwise fails the test.
+    fn with(spec: &WatchSpec, answers: Vec<(u16, Answer)>, over: Option<CancellationToken>) -> Self {
+        let (service, mut handle) = mock::pair::<Request<Body>, Response<Answer>>();
         let asked = tokio::spawn(async move {
             let mut asked = Vec::new();
+            let mut unanswered = Vec::new();
             let mut answers = answers.into_iter();
             while let Some((request, send)) = handle.next_request().await {
                 asked.push(request.uri().to_string());
-                let (status, body) = answers.next().expect("a request that the script does not have");
-                send.send_response(Response::builder().status(status).body(Body::from(body.into_bytes())).unwrap());
+                match (answers.next(), &over) {
+                    (Some((status, body)), _) => {
+                        send.send_response(Response::builder().status(status).body(body).unwrap());
+                    }
+                    (None, Some(over)) => {
+                        over.cancel();
+                        // Left without an answer, which is no failure yet.
+                        unanswered.push(send);
+                    }
+                    (None, None) => panic!("a request that the script does not have: {asked:?}"),
+                }
             }
-            assert_eq!(answers.next(), None, "a request is missing");
+            assert!(answers.next().is_none(), "a request is missing");
             asked
         });
         let (store, queue, board) = (Store::new(), Arc::new(Queue::default()), Arc::new(Board::default()));
-        let (type_id, table) = store.open(&spec().selected.served);
-        let sink = Sink::new(&spec(), (type_id, table.clone()), queue.clone(), board.clone());
+        let (type_id, table) = store.open(&spec.selected.served);
+        let sink = Sink::new(spec, (type_id, table.clone()), queue.clone(), board.clone());
         Self { client: Client::new(service, "default"), table, queue, board, sink, asked }
     }
 
@@ -78,7 +108,11 @@ impl Scene {
     /// Watches from version 10; gives the end and where the next watch would go on.
     async fn watch(&self) -> (Result<(), RequestError>, String) {
         let mut version = ResourceVersion::new("10");
-        let end = watch(&self.client, &Source::of(&spec()), &self.sink, &mut version, |_| {}).await;
+        let source = Source::of(&spec());
+        let end = match Watch::open(&self.client, &source, &self.sink, &version).await {
+            Ok(mut watch) => watch.follow(&self.sink, &mut version, |_| {}).await,
+            Err(error) => Err(error),
+        };
         (end, version.to_string())
     }
 

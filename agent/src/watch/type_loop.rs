@@ -11,11 +11,12 @@ use tokio::sync::{Notify, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::board::{Board, Phase};
+use super::initial::{NotListed, Streaming, list_and_watch};
 use super::list::list;
 use super::pace::{Pace, jitter};
 use super::request::{RequestError, Source};
 use super::spec::WatchSpec;
-use super::stream::watch as watch_once;
+use super::stream::Watch;
 use crate::object::{ObjectError, Outline, Prepared, ResourceVersion, TypeContext, WatchEvent, prepare_outline};
 use crate::publish::queue::Queue;
 use crate::snapshot::{Store, Table, TypeId};
@@ -163,6 +164,8 @@ pub(super) struct Shared {
     pub(super) client: Client,
     /// First lists that may run at the same time.
     pub(super) first_lists: Semaphore,
+    /// What is listed by a stream.
+    pub(super) streaming: Streaming,
     /// Changes when rights may have: refused types are tried again at once.
     pub(super) retry: watch::Receiver<u64>,
     /// Told when the server does not know a type any more.
@@ -181,6 +184,7 @@ pub(super) async fn run(spec: WatchSpec, sink: Sink, shared: Arc<Shared>, gate: 
         gate,
         pace: Pace::default(),
         version: None,
+        broke_off: false,
     };
     tokio::select! {
         () = stop.cancelled() => {}
@@ -198,6 +202,9 @@ struct TypeLoop {
     pace: Pace,
     /// Where the watch goes on; none if a list is needed.
     version: Option<ResourceVersion>,
+    /// Whether the last streamed list did not reach its end. The next one is read in pages, which get done however slow
+    /// they are read: a stream that its server ends for being too slow would be ended again.
+    broke_off: bool,
 }
 
 impl TypeLoop {
@@ -230,8 +237,8 @@ impl TypeLoop {
 
     /// A list if one is needed, then one watch to its end, or until somebody wants a list.
     async fn once(&mut self) -> Result<(), RequestError> {
-        let mut version = match self.version.clone() {
-            Some(version) => version,
+        let (mut version, watch) = match self.version.clone() {
+            Some(version) => (version, None),
             None => self.list().await?,
         };
         self.sink.board.set_phase(&self.sink.name, Phase::Live);
@@ -239,8 +246,15 @@ impl TypeLoop {
         let Self { shared, source, sink, .. } = self;
         shared.progress.advance(sink.type_id, sink.position(&version));
         let advanced = |version: &ResourceVersion| shared.progress.advance(sink.type_id, sink.position(version));
+        let follow = async {
+            let mut watch = match watch {
+                Some(watch) => watch,
+                None => Watch::open(&shared.client, source, sink, &version).await?,
+            };
+            watch.follow(sink, &mut version, advanced).await
+        };
         let end = tokio::select! {
-            end = watch_once(&shared.client, source, sink, &mut version, advanced) => end,
+            end = follow => end,
             () = sink.table.list_wanted() => {
                 tracing::debug!(r#type = sink.name, "listing again: objects are to be sent that are not held");
                 self.version = None;
@@ -251,17 +265,44 @@ impl TypeLoop {
         end
     }
 
-    async fn list(&mut self) -> Result<ResourceVersion, RequestError> {
+    /// Reads everything; gives the version that the watch goes on from, and the watch if it is open already.
+    async fn list(&mut self) -> Result<(ResourceVersion, Option<Watch>), RequestError> {
         // Only the memory and load of lists is worth holding back; watches all run at once.
-        let permit = self.shared.first_lists.acquire().await;
-        let version = list(&self.shared.client, self.source.clone(), &self.sink).await;
+        let shared = Arc::clone(&self.shared);
+        let permit = shared.first_lists.acquire().await;
+        self.sink.board.update(&self.sink.name, |report| report.lists += 1);
+        let streamed = if self.may_stream() { self.list_by_stream().await? } else { None };
+        let listed = match streamed {
+            Some((watch, version)) => (version, Some(watch)),
+            None => (list(&shared.client, self.source.clone(), &self.sink).await?, None),
+        };
         drop(permit);
-        let version = version?;
+        self.broke_off = false;
         if let Some(gate) = self.gate.take() {
             gate.open();
         }
-        self.version = Some(version.clone());
-        Ok(version)
+        self.version = Some(listed.0.clone());
+        Ok(listed)
+    }
+
+    /// A watch must be read as fast as it comes, or its server ends it. Where bodies are held until they are published, a
+    /// list must be able to wait.
+    fn may_stream(&self) -> bool {
+        self.sink.mode() == SnapshotMode::Full && !self.broke_off && self.shared.streaming.is_worth_asking(&self.source)
+    }
+
+    /// None where the server does not serve it, which is no failure.
+    async fn list_by_stream(&mut self) -> Result<Option<(Watch, ResourceVersion)>, RequestError> {
+        let Self { shared, source, sink, .. } = self;
+        match list_and_watch(&shared.streaming, &shared.client, source, sink).await {
+            Ok(listed) => Ok(Some(listed)),
+            Err(NotListed::NotServed) => Ok(None),
+            Err(NotListed::NotBegun(error)) => Err(error),
+            Err(NotListed::BrokeOff(error)) => {
+                self.broke_off = true;
+                Err(error)
+            }
+        }
     }
 
     async fn recover(&mut self, error: RequestError) {
@@ -283,6 +324,7 @@ impl TypeLoop {
                 self.gate = None;
                 self.shared.rediscover.notify_one();
             }
+            RequestError::Invalid { .. } => {}
             RequestError::Transient { retry_after: asked, .. } => retry_after = *asked,
         }
         self.sink.board.failed(name, &error.to_string());
