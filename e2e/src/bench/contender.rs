@@ -37,6 +37,13 @@ impl Contender {
         Self { name: "agent", program: program.to_owned(), ours: true, arguments }
     }
 
+    /// Our agent, listing by watches that begin with everything there is.
+    #[must_use]
+    pub fn streaming_agent(program: &Path) -> Self {
+        let arguments = &["run", "--log-level=warn", "--lists=stream"];
+        Self { name: "agent-stream", program: program.to_owned(), ours: true, arguments }
+    }
+
     /// The Go original.
     #[must_use]
     pub fn peer(program: &Path) -> Self {
@@ -71,6 +78,10 @@ pub struct Run {
     pub requests: u64,
     /// Watches that the API server ended because they were not read.
     pub terminated: u64,
+    /// CPU time of the API server, in seconds.
+    pub server_cpu_seconds: f64,
+    /// Largest resident set of the API server, in MiB.
+    pub server_peak_mib: f64,
 }
 
 /// What other processes counted before a run.
@@ -78,17 +89,31 @@ pub(super) struct Counts {
     broker_bytes: u64,
     requests: f64,
     terminated: f64,
+    server: process::Usage,
 }
 
 impl Counts {
     pub(super) async fn now(cluster: &Cluster) -> Result<Self> {
         let broker: serde_json::Value = serde_json::from_str(&get(BROKER_MONITOR, "/varz").await?)?;
+        // Before the metrics, which are work of the API server, too.
+        let server_pid = cluster.component("kube-apiserver")?.pid().context("the API server has ended")?;
+        let usage = process::usage(server_pid)?;
         let server = Metrics(cluster.kubectl(["get", "--raw", "/metrics"]).await?);
         Ok(Self {
             broker_bytes: broker.get("in_bytes").and_then(serde_json::Value::as_u64).context("no in_bytes")?,
             requests: server.sum("apiserver_request_total"),
             terminated: server.sum("apiserver_terminated_watchers_total"),
+            server: usage,
         })
+    }
+
+    /// As [`Self::now`]; the API server's largest resident set is measured anew from here.
+    pub(super) async fn first(cluster: &Cluster) -> Result<Self> {
+        let mut counts = Self::now(cluster).await?;
+        let server_pid = cluster.component("kube-apiserver")?.pid().context("the API server has ended")?;
+        process::forget_peak(server_pid)?;
+        counts.server = process::usage(server_pid)?;
+        Ok(counts)
     }
 
     /// What was counted from `self` to `later`, in a run.
@@ -96,6 +121,8 @@ impl Counts {
         run.broker_bytes = later.broker_bytes - self.broker_bytes;
         run.requests = (later.requests - self.requests) as u64;
         run.terminated = (later.terminated - self.terminated) as u64;
+        run.server_cpu_seconds = (later.server.cpu - self.server.cpu).as_secs_f64();
+        run.server_peak_mib = mib(later.server.peak_rss);
     }
 }
 
@@ -133,11 +160,14 @@ impl Meter {
     pub(super) async fn settle(&self, pause: Duration, run: &mut Run) -> Result<()> {
         tokio::time::sleep(pause).await;
         let settled = process::usage(self.pid)?;
-        let mib = |bytes: u64| bytes as f64 / 1024.0 / 1024.0;
         run.peak_mib = mib(settled.peak_rss);
         run.settled_mib = mib(settled.rss);
         Ok(())
     }
+}
+
+fn mib(bytes: u64) -> f64 {
+    bytes as f64 / 1024.0 / 1024.0
 }
 
 /// The median of each figure by itself.
@@ -157,5 +187,7 @@ pub fn median(runs: &[Run]) -> Option<Run> {
         stored_bytes: of(|run| run.stored_bytes as f64)? as u64,
         requests: of(|run| run.requests as f64)? as u64,
         terminated: of(|run| run.terminated as f64)? as u64,
+        server_cpu_seconds: of(|run| run.server_cpu_seconds)?,
+        server_peak_mib: of(|run| run.server_peak_mib)?,
     })
 }

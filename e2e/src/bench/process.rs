@@ -27,6 +27,15 @@ pub fn usage(pid: u32) -> Result<Usage> {
     parse(&read("status")?, &read("stat")?).with_context(|| format!("/proc/{pid} is not as proc(5) describes it"))
 }
 
+/// Makes [`Usage::peak_rss`] begin anew from what is resident now; see proc(5).
+///
+/// # Errors
+/// The process is gone, or is another user's.
+pub fn forget_peak(pid: u32) -> Result<()> {
+    let path = format!("/proc/{pid}/clear_refs");
+    std::fs::write(&path, "5").with_context(|| format!("cannot write {path}"))
+}
+
 /// Ticks a second of the times in `/proc/PID/stat`: `sysconf(_SC_CLK_TCK)`, which is 100 on every Linux of today.
 const TICKS: u32 = 100;
 

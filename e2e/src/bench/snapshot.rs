@@ -106,7 +106,7 @@ async fn contender_run(
 ) -> Result<Run> {
     nats.drop_streams().await?;
     let recorder = Recorder::subscribe(nats.client().await?).await?;
-    let before = Counts::now(cluster).await?;
+    let before = Counts::first(cluster).await?;
     let daemon = contender.daemon(lab, cluster, nats);
     let mut run = Run::default();
     let mut meter = Meter::start(&daemon)?;
@@ -155,7 +155,7 @@ impl Report {
                 self.null.len()
             ),
             format!(
-                "{:<12} {:>7} {:>15} {:>7} {:>7} {:>9} {:>12} {:>10} {:>10} {:>9} {:>10}",
+                "{:<12} {:>7} {:>15} {:>7} {:>7} {:>9} {:>12} {:>10} {:>10} {:>9} {:>10} {:>12} {:>15}",
                 "",
                 "seconds",
                 "",
@@ -166,7 +166,9 @@ impl Report {
                 "broker MB",
                 "stored MB",
                 "requests",
-                "terminated"
+                "terminated",
+                "server CPU s",
+                "server peak MiB"
             ),
         ];
         let all = [("null client", &self.null)];
@@ -175,7 +177,7 @@ impl Report {
             let seconds =
                 |pick: fn(f64, f64) -> f64| runs.iter().map(|run| run.seconds).reduce(pick).unwrap_or_default();
             lines.push(format!(
-                "{name:<12} {:>7.2} {:>15} {:>7.2} {:>7.2} {:>9.1} {:>12.1} {:>10.1} {:>10.1} {:>9} {:>10}",
+                "{name:<12} {:>7.2} {:>15} {:>7.2} {:>7.2} {:>9.1} {:>12.1} {:>10.1} {:>10.1} {:>9} {:>10} {:>12.2} {:>15.1}",
                 run.seconds,
                 format!("{:.2}-{:.2}", seconds(f64::min), seconds(f64::max)),
                 run.seconds / null.seconds,
@@ -186,6 +188,8 @@ impl Report {
                 run.stored_bytes as f64 / 1e6,
                 run.requests,
                 run.terminated,
+                run.server_cpu_seconds,
+                run.server_peak_mib,
             ));
         }
         lines.extend(self.ratios());

@@ -29,6 +29,9 @@ pub(super) struct BenchArgs {
     /// Executable of the Go original, to run beside ours (snapshot)
     #[arg(long, value_name = "PATH")]
     peer: Option<PathBuf>,
+    /// Let our agent run beside itself, listing by streams (snapshot)
+    #[arg(long)]
+    streamed: bool,
     /// Keep hashes only (memory)
     #[arg(long)]
     hash_only: bool,
@@ -88,8 +91,9 @@ async fn measure(lab: &Lab, agent: &Path, args: &BenchArgs) -> Result<(String, V
     let (objects, duration) = (args.objects, Duration::from_secs(args.seconds));
     let value = match args.scenario {
         Scenario::Snapshot => {
-            let ours = [Contender::agent(agent)];
-            let contenders: Vec<_> = ours.into_iter().chain(args.peer.as_deref().map(Contender::peer)).collect();
+            let streaming = args.streamed.then(|| Contender::streaming_agent(agent));
+            let others = streaming.into_iter().chain(args.peer.as_deref().map(Contender::peer));
+            let contenders: Vec<_> = [Contender::agent(agent)].into_iter().chain(others).collect();
             let report = snapshot::run(lab, &contenders, objects, args.runs).await?;
             return Ok((report.table()?, serde_json::to_value(&report)?));
         }
