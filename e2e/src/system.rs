@@ -18,6 +18,9 @@ use crate::programs::binary;
 use crate::progress;
 use crate::stream::Consumer;
 
+/// Kinds of everything that may belong to a MeshSync, for `kubectl get`.
+pub const CHILD_KINDS: &str = "all,secrets,configmaps,persistentvolumeclaims,serviceaccounts,roles,rolebindings,\
+    networkpolicies,clusterroles,clusterrolebindings,flowschemas";
 /// Namespace of operator, agent and broker, as the manifest and the samples have it.
 pub const NAMESPACE: &str = "meshery";
 /// Name of the MeshSync of the sample.

@@ -68,8 +68,7 @@ fn presence_comes_before_the_first_object_and_says_what_exists() -> Result<()> {
         // One subscription keeps the order in which the agent sent.
         let mut messages = client.subscribe("meshery.meshsync.*").await?;
         client.flush().await?;
-        let agent =
-            lab.agent()?.arg("run").arg("--kubeconfig").arg(cluster.kubeconfig()).env("BROKER_URL", nats.url());
+        let agent = lab.agent()?.arg("run").arg("--kubeconfig").arg(cluster.kubeconfig()).env("BROKER_URL", nats.url());
         let began = Instant::now();
         agent.start()?;
         let first = next(&mut messages).await?;
@@ -99,8 +98,7 @@ fn requests_are_answered_and_malformed_ones_do_no_harm() -> Result<()> {
         let nats = lab.nats().jetstream().start().await?;
         let client = nats.client().await?;
         let consumer = Consumer::subscribe(nats.client().await?, None).await?;
-        let agent =
-            lab.agent()?.arg("run").arg("--kubeconfig").arg(cluster.kubeconfig()).env("BROKER_URL", nats.url());
+        let agent = lab.agent()?.arg("run").arg("--kubeconfig").arg(cluster.kubeconfig()).env("BROKER_URL", nats.url());
         agent.start()?;
         await_equal(&cluster, &consumer, &NOT_WATCHED, DEADLINE).await?;
 
@@ -143,8 +141,7 @@ fn a_type_is_watched_within_5_s_of_being_established_and_others_are_left_alone()
         let cluster = lab.cluster(Level::ControlPlane).start().await?;
         let nats = lab.nats().start().await?;
         let consumer = Consumer::subscribe(nats.client().await?, None).await?;
-        let agent =
-            lab.agent()?.arg("run").arg("--kubeconfig").arg(cluster.kubeconfig()).env("BROKER_URL", nats.url());
+        let agent = lab.agent()?.arg("run").arg("--kubeconfig").arg(cluster.kubeconfig()).env("BROKER_URL", nats.url());
         agent.start()?;
         await_equal(&cluster, &consumer, &NOT_WATCHED, DEADLINE).await?;
         let opens = watch_opens().await?;

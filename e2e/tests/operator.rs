@@ -6,10 +6,13 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use meshsync_e2e::cluster::{Cluster, Level};
+use meshsync_e2e::everything::{NOT_WATCHED, await_equal};
 use meshsync_e2e::lab::Lab;
+use meshsync_e2e::metrics::Metrics;
 use meshsync_e2e::process::Daemon;
 use meshsync_e2e::processes::OPERATOR_PROBES;
-use meshsync_e2e::system::{NAME, NAMESPACE, System, deploy};
+use meshsync_e2e::stream::Consumer;
+use meshsync_e2e::system::{CHILD_KINDS, NAME, NAMESPACE, System, deploy};
 use meshsync_e2e::{await_condition, lab};
 use serde_json::{Value, json};
 
@@ -18,6 +21,9 @@ const DEADLINE: Duration = Duration::from_secs(60);
 const AUDIT: &str = r#"{"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "omitStages": ["RequestReceived"],
     "rules": [{"level": "Metadata", "verbs": ["create", "update", "patch", "delete"]}]}"#;
 const OPERATOR: &str = "system:serviceaccount:meshery:meshsync-operator";
+
+/// Name of the sample's FlowSchema.
+const FLOW: &str = "meshsync.meshery.meshsync";
 
 async fn get(cluster: &Cluster, kind: &str, name: &str) -> Result<Value> {
     let text = cluster.kubectl(["get", kind, name, "-n", NAMESPACE, "-o", "json"]).await?;
@@ -126,6 +132,16 @@ fn what_somebody_breaks_is_mended() -> Result<()> {
         })
         .await?;
 
+        let priority = async || -> Result<Value> {
+            Ok(get(&cluster, "flowschema", FLOW).await?["spec"]["priorityLevelConfiguration"]["name"].take())
+        };
+        let patch = json!({"spec": {"priorityLevelConfiguration": {"name": "exempt"}}}).to_string();
+        cluster.kubectl(["patch", "flowschema", FLOW, "--type=merge", "-p", &patch]).await?;
+        await_condition("the agent is no longer served before everybody else", DEADLINE, async || {
+            Ok((priority().await? == "workload-low").then_some(()))
+        })
+        .await?;
+
         await_condition("an event tells what was mended", DEADLINE, async || {
             let notes =
                 cluster.kubectl(["get", "events", "-n", NAMESPACE, "-o", "jsonpath={.items[*].message}"]).await?;
@@ -162,13 +178,35 @@ fn what_somebody_breaks_is_mended() -> Result<()> {
         ensure!(config.as_str().unwrap_or_default().contains("max_file_store: 1449551457"), "{config}");
 
         cluster.kubectl(["delete", "meshsync", "-n", NAMESPACE, NAME]).await?;
-        let kinds = "all,secrets,configmaps,persistentvolumeclaims,serviceaccounts,roles,rolebindings,networkpolicies,clusterroles,clusterrolebindings";
         await_condition("nothing is left", DEADLINE, async || {
             let label = "meshery.layer5.io/meshsync-uid";
-            let left = cluster.kubectl(["get", kinds, "-A", "-l", label, "-o", "name"]).await?;
+            let left = cluster.kubectl(["get", CHILD_KINDS, "-A", "-l", label, "-o", "name"]).await?;
             Ok(left.trim().is_empty().then_some(()))
         })
         .await?;
+        operator.ensure_running()
+    })
+}
+
+#[test]
+fn what_an_agent_asks_is_a_flow_of_its_own_among_workloads() -> Result<()> {
+    lab::run("operator-flow", async |lab| {
+        let cluster = lab.cluster(Level::ControlPlane).start().await?;
+        let operator = start(lab, &cluster).await?;
+        System::of(&cluster).await_reason("Authorized", "True", "Granted").await?;
+        let nats = lab.nats().start().await?;
+        let consumer = Consumer::subscribe(nats.client().await?, None).await?;
+        let agent = lab.agent_process(&cluster, &nats).await?;
+        agent.start()?;
+        await_equal(&cluster, &consumer, &NOT_WATCHED, DEADLINE).await?;
+        let dispatched = async |flow: &str| -> Result<f64> {
+            let metrics = Metrics(cluster.kubectl(["get", "--raw", "/metrics"]).await?);
+            let labels = format!(r#"{{flow_schema="{flow}",priority_level="workload-low"}}"#);
+            let metric = "apiserver_flowcontrol_dispatched_requests_total";
+            Ok(metrics.get(&format!("{metric}{labels}")).unwrap_or_default())
+        };
+        let (lists, flow) = (Metrics::of_agent().await?.sum("meshsync_lists_total"), dispatched(FLOW).await?);
+        ensure!(lists > 50.0 && flow >= lists, "{lists} lists, and {flow} requests in the agent's flow");
         operator.ensure_running()
     })
 }

@@ -8,7 +8,7 @@ use anyhow::{Result, ensure};
 use meshsync_e2e::cluster::Level;
 use meshsync_e2e::everything::{NOT_WATCHED, await_equal};
 use meshsync_e2e::stream::Consumer;
-use meshsync_e2e::system::{NAME, NAMESPACE, System};
+use meshsync_e2e::system::{CHILD_KINDS, NAME, NAMESPACE, System};
 use meshsync_e2e::{await_condition, lab};
 use serde_json::json;
 
@@ -30,7 +30,8 @@ async fn watch_opens(system: &System<'_>) -> Result<Vec<String>> {
 
 /// What no pod of the system may write down: the values of Secrets, and the token of its own broker.
 async fn no_log_tells(cluster: &Cluster, secrets: &[&str]) -> Result<()> {
-    let token = ["get", "secret", "meshsync-broker", "-n", NAMESPACE, "-o", "go-template={{.data.token | base64decode}}"];
+    let token =
+        ["get", "secret", "meshsync-broker", "-n", NAMESPACE, "-o", "go-template={{.data.token | base64decode}}"];
     let token = cluster.kubectl(token).await?;
     ensure!(token.len() > 10, "the broker has no token");
     for pod in ["deployment/meshsync-operator", "deployment/meshsync-agent", "statefulset/meshsync-broker"] {
@@ -109,9 +110,8 @@ fn installed_as_documented_it_is_complete_and_follows_its_configuration() -> Res
         ensure!(rss < 120e6, "the agent took {rss} bytes");
         cluster.kubectl(["delete", "meshsync", "-n", NAMESPACE, NAME]).await?;
         let label = "meshery.layer5.io/meshsync-uid";
-        let kinds = "all,secrets,configmaps,persistentvolumeclaims,serviceaccounts,roles,rolebindings,networkpolicies,clusterroles,clusterrolebindings";
         await_condition("nothing is left", DEADLINE, async || {
-            let left = cluster.kubectl(["get", kinds, "-A", "-l", label, "-o", "name"]).await?;
+            let left = cluster.kubectl(["get", CHILD_KINDS, "-A", "-l", label, "-o", "name"]).await?;
             Ok(left.trim().is_empty().then_some(()))
         })
         .await

@@ -6,6 +6,7 @@
 use futures::StreamExt;
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::core::v1::{ConfigMap, Secret, Service, ServiceAccount};
+use k8s_openapi::api::flowcontrol::v1::FlowSchema;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
@@ -38,6 +39,7 @@ pub async fn follow_children(client: Client, changed: &Notify) {
         follow_kind::<RoleBinding>(&client, changed),
         follow_kind::<ClusterRole>(&client, changed),
         follow_kind::<ClusterRoleBinding>(&client, changed),
+        follow_kind::<FlowSchema>(&client, changed),
     );
 }
 

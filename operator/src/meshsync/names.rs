@@ -46,6 +46,12 @@ impl Identity {
         format!("meshsync:{}:{}", self.namespace, self.name)
     }
 
+    /// Name of the agent's FlowSchema, which may not hold colons. A namespace holds no dots.
+    #[must_use]
+    pub fn flow_schema(&self) -> String {
+        format!("meshsync.{}.{}", self.namespace, self.name)
+    }
+
     /// Labels of every child.
     #[must_use]
     pub fn labels(&self, component: &str) -> BTreeMap<String, String> {

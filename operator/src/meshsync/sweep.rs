@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 
+use k8s_openapi::api::flowcontrol::v1::FlowSchema;
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
 use kube::api::{DeleteParams, ListParams};
 use kube::{Api, Client, Resource, ResourceExt};
@@ -22,7 +23,8 @@ pub async fn sweep(client: &Client) -> Result<Vec<String>, Error> {
     // Children first: one that is made while we look belongs to a MeshSync that the second list shows.
     let bindings = labelled::<ClusterRoleBinding>(client).await?;
     let roles = labelled::<ClusterRole>(client).await?;
-    if bindings.is_empty() && roles.is_empty() {
+    let flows = labelled::<FlowSchema>(client).await?;
+    if bindings.is_empty() && roles.is_empty() && flows.is_empty() {
         return Ok(Vec::new());
     }
     let meshsyncs: Api<MeshSync> = Api::all(client.clone());
@@ -30,6 +32,7 @@ pub async fn sweep(client: &Client) -> Result<Vec<String>, Error> {
     let living: BTreeSet<String> = list.items.iter().filter_map(ResourceExt::uid).collect();
     let mut removed = remove(client, bindings, &living).await?;
     removed.extend(remove(client, roles, &living).await?);
+    removed.extend(remove(client, flows, &living).await?);
     Ok(removed)
 }
 

@@ -2,6 +2,7 @@
 
 mod agent;
 mod broker;
+mod flow;
 mod rights;
 
 use k8s_openapi::api::rbac::v1::PolicyRule;
@@ -70,6 +71,8 @@ pub fn build(input: &Validated, granted: &[PolicyRule], settled: bool) -> Result
             child("statefulsets", Some(namespace), &broker::stateful_set(input, managed))?,
         ]);
     }
+    // Last: an operator that may not write FlowSchemas, as with the manifest of an older release, has done all else.
+    children.push(child("flowschemas", None, &flow::flow_schema(input))?);
     Ok(Built { children })
 }
 
