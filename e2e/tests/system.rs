@@ -5,7 +5,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use meshsync_e2e::cluster::Level;
+use meshsync_e2e::cluster::{Cluster, Level};
 use meshsync_e2e::everything::{NOT_WATCHED, await_equal};
 use meshsync_e2e::stream::Consumer;
 use meshsync_e2e::system::{CHILD_KINDS, NAME, NAMESPACE, System};

@@ -52,6 +52,13 @@ struct Heard {
     place: u64,
 }
 
+impl fmt::Display for Heard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { version, deleted, place } = self;
+        write!(f, "{} at {version} (#{place})", if *deleted { "deleted" } else { "told" })
+    }
+}
+
 #[derive(Debug, Default)]
 struct Order<K> {
     heard: HashMap<K, Heard>,
@@ -64,10 +71,10 @@ impl<K: fmt::Debug + Eq + std::hash::Hash> Order<K> {
         if let Some(before) = self.heard.get(&key) {
             self.verdict.ordered += 1;
             if now.version < before.version {
-                self.verdict.broken.push(format!("I2: {key:?} went back: {before:?}, then {now:?}"));
+                self.verdict.broken.push(format!("I2: {key:?} went back: {before}, then {now}"));
             }
             if before.deleted && !now.deleted {
-                self.verdict.broken.push(format!("I3: {key:?} came back: {before:?}, then {now:?}"));
+                self.verdict.broken.push(format!("I3: {key:?} came back: {before}, then {now}"));
             }
         }
         self.heard.insert(key, now);
