@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use meshsync_e2e::cluster::{Cluster, Level};
 use meshsync_e2e::everything::{NOT_WATCHED, await_equal};
 use meshsync_e2e::lab::Lab;
@@ -207,6 +207,53 @@ fn what_an_agent_asks_is_a_flow_of_its_own_among_workloads() -> Result<()> {
         };
         let (lists, flow) = (Metrics::of_agent().await?.sum("meshsync_lists_total"), dispatched(FLOW).await?);
         ensure!(lists > 50.0 && flow >= lists, "{lists} lists, and {flow} requests in the agent's flow");
+        operator.ensure_running()
+    })
+}
+
+#[test]
+fn an_edited_configuration_of_the_agent_does_not_lose_the_last_good_one() -> Result<()> {
+    lab::run("operator-memory", async |lab| {
+        let cluster = lab.cluster(Level::ControlPlane).start().await?;
+        let operator = start(lab, &cluster).await?;
+        let system = System::of(&cluster);
+        system.patch(&json!({"spec": {"informer_config": {"blacklist": ["configmaps"]}}})).await?;
+        let good = async || {
+            await_condition("the agent is given the last good configuration", DEADLINE, async || {
+                let given = get(&cluster, "configmap", "meshsync-agent").await?["data"]["config.yaml"].take();
+                let given: Value = serde_json::from_str(given.as_str().unwrap_or_default())?;
+                let remembered = system.meshsync().await?["status"]["configuration"]["informer_config"].take();
+                let blacklists = [&given["informer_config"]["blacklist"], &remembered["blacklist"]];
+                Ok(blacklists.iter().all(|blacklist| **blacklist == json!(["configmaps"])).then_some(()))
+            })
+            .await
+        };
+        good().await?;
+        let cancelling = json!({"blacklist": ["pods"], "whitelist": ["pods"]});
+        system.patch(&json!({"spec": {"informer_config": cancelling}})).await?;
+        system.await_reason("Resolved", "False", "NothingSelected").await?;
+
+        // The first cannot be read; the second can, and means the built-in blacklist, which nobody asked for.
+        for edit in ["{garbage", r#"{"revision": "edited"}"#] {
+            let patch = json!({"data": {"config.yaml": edit}}).to_string();
+            cluster
+                .kubectl(["patch", "configmap", "-n", NAMESPACE, "meshsync-agent", "--type=merge", "-p", &patch])
+                .await?;
+            good().await.with_context(|| format!("after {edit}"))?;
+        }
+        for kind in ["configmap", "role", "deployment"] {
+            cluster.kubectl(["delete", kind, "-n", NAMESPACE, "meshsync-agent"]).await?;
+        }
+        good().await.context("after a deletion")?;
+        for kind in ["role", "deployment"] {
+            await_condition("what was deleted is back", DEADLINE, async || {
+                get(&cluster, kind, "meshsync-agent").await.map(Some)
+            })
+            .await?;
+        }
+        let message = system.await_reason("Resolved", "False", "NothingSelected").await?;
+        ensure!(message.contains("last good configuration stays in force"), "{message}");
+        system.await_reason("Authorized", "True", "Granted").await?;
         operator.ensure_running()
     })
 }

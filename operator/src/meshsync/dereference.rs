@@ -1,12 +1,14 @@
 //! Step one: reads everything that a MeshSync refers to.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::core::v1::{ConfigMap, Secret, SecretKeySelector};
 use k8s_openapi::api::rbac::v1::ClusterRole;
 use kube::{Api, Client, ResourceExt};
 use meshsync_crds::MeshSync;
 use meshsync_crds::agent_config::AgentConfig;
-use meshsync_crds::names::{AGENT_CONFIG_KEY, ANNOTATION_RESTARTED_AT};
+use meshsync_crds::names::{AGENT_CONFIG_KEY, ANNOTATION_RESTARTED_AT, LABEL_MESHSYNC_UID, OPERATOR_FIELD_MANAGER};
 
 use super::names::Identity;
 use crate::error::Error;
@@ -19,8 +21,10 @@ pub struct Dereferenced {
     pub meshsync: MeshSync,
     /// What it depends on besides itself.
     pub surroundings: Surroundings,
-    /// The configuration that its agent was last given.
+    /// The configuration that its agent was last given; none if it cannot be read.
     pub last_config: Option<AgentConfig>,
+    /// Whether somebody else than the operator gave it.
+    pub config_edited: bool,
     /// Rules that its agent has now.
     pub granted: Vec<k8s_openapi::api::rbac::v1::PolicyRule>,
     /// Whether the managed broker's Secret exists.
@@ -31,7 +35,9 @@ pub struct Dereferenced {
     pub secret_versions: Vec<String>,
     /// Whether it names Secrets of others, of whose changes nobody tells.
     pub names_secrets: bool,
-    /// Whether the agent's Deployment is available.
+    /// Whether the agent's Deployment exists.
+    pub agent_exists: bool,
+    /// Whether it is available.
     pub agent_available: bool,
     /// Whether the managed broker is ready.
     pub broker_ready: bool,
@@ -58,10 +64,13 @@ pub async fn dereference(
     let (agent, broker, cluster) = (identity.agent(), identity.broker(), identity.cluster_scoped());
     let read = |what: &str| Error::api(format!("read {what} of MeshSync {namespace}/{}", identity.name));
 
-    let last_config = config_maps.get_opt(&agent).await.map_err(read("the ConfigMap"))?.and_then(|map| {
-        let text = map.data?.remove(AGENT_CONFIG_KEY)?;
-        AgentConfig::parse(&text).ok()
-    });
+    // A MeshSync of the same name that is gone may have left its own, which is not ours to go on with.
+    let is_own = |labels: &BTreeMap<String, String>| labels.get(LABEL_MESHSYNC_UID) == Some(&identity.uid);
+    let config_map = config_maps.get_opt(&agent).await.map_err(read("the ConfigMap"))?;
+    let config_map = config_map.filter(|map| is_own(map.labels()));
+    let config_edited = config_map.as_ref().is_some_and(is_edited);
+    let last_config =
+        config_map.and_then(|map| AgentConfig::parse(map.data?.get(AGENT_CONFIG_KEY).map(String::as_str)?).ok());
     let granted = cluster_roles.get_opt(&cluster).await.map_err(read("the ClusterRole"))?;
     let deployment = deployments.get_opt(&agent).await.map_err(read("the Deployment"))?;
     let stateful_set = stateful_sets.get_opt(&broker).await.map_err(read("the StatefulSet"))?;
@@ -81,17 +90,28 @@ pub async fn dereference(
     }
     Ok(Dereferenced {
         last_config,
+        config_edited,
         granted: granted.and_then(|role| role.rules).unwrap_or_default(),
         broker_secret_exists: own_secret.is_some(),
         missing_secrets,
         names_secrets,
         secret_versions,
+        agent_exists: deployment.as_ref().is_some_and(|deployment| is_own(deployment.labels())),
         agent_available: deployment.as_ref().is_some_and(is_available),
         broker_ready: stateful_set.and_then(|set| set.status?.ready_replicas).is_some_and(|ready| ready > 0),
         rolled_for: deployment
             .and_then(|deployment| deployment.spec?.template.metadata?.annotations?.remove(ANNOTATION_RESTARTED_AT)),
         meshsync,
         surroundings,
+    })
+}
+
+/// Whether somebody else wrote the configuration last: who changes a field takes it over from its owner.
+fn is_edited(map: &ConfigMap) -> bool {
+    let configuration = format!("/f:data/f:{AGENT_CONFIG_KEY}");
+    map.managed_fields().iter().any(|entry| {
+        let is_owner = entry.fields_v1.as_ref().is_some_and(|fields| fields.0.pointer(&configuration).is_some());
+        is_owner && entry.manager.as_deref() != Some(OPERATOR_FIELD_MANAGER)
     })
 }
 

@@ -96,14 +96,7 @@ fn broker_status(applied: &Applied) -> BrokerStatus {
 
 fn resolved(findings: &Findings) -> Verdict {
     match (&findings.rejected, &findings.notes) {
-        (Some((reason, message)), _) => {
-            let meanwhile = if findings.in_force {
-                "the last good configuration stays in force"
-            } else {
-                "until then nothing runs"
-            };
-            Verdict::no(reason, format!("{message} ({meanwhile})"))
-        }
+        (Some((reason, message)), _) => Verdict::no(reason, format!("{message} ({})", findings.meanwhile())),
         (None, Some((reason, message))) => Verdict::yes(reason, message.clone()),
         (None, None) => Verdict::yes("Resolved", format!("{} types are selected", findings.selected)),
     }
@@ -112,6 +105,9 @@ fn resolved(findings: &Findings) -> Verdict {
 fn authorized(findings: &Findings, outcome: &Outcome<'_>) -> Verdict {
     match outcome {
         Outcome::Failed(error) => Verdict::no(error.reason(), error.to_string()),
+        Outcome::Nothing if findings.agent_exists => {
+            Verdict::unknown("NothingSelected", "what the agent was granted stays as it is")
+        }
         Outcome::Nothing => Verdict::unknown("NothingSelected", "there is nothing to grant"),
         Outcome::Applied(_) if findings.refused.is_empty() => {
             Verdict::yes("Granted", "the agent may read every selected type")

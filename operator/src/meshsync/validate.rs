@@ -72,6 +72,20 @@ pub struct Findings {
     pub selected: usize,
     /// Whether there is a configuration in force at all.
     pub in_force: bool,
+    /// Whether there is an agent, which may go on though nothing is known that could be put in force.
+    pub agent_exists: bool,
+}
+
+impl Findings {
+    /// What goes on while what was asked for cannot be put in force.
+    #[must_use]
+    pub fn meanwhile(&self) -> &'static str {
+        match (self.in_force, self.agent_exists) {
+            (true, _) => "the last good configuration stays in force",
+            (false, true) => "until then the agent goes on as it is, and nothing of it is mended",
+            (false, false) => "until then nothing runs",
+        }
+    }
 }
 
 /// Decides what is to be built. `None`: there is nothing that could be put in force, not even an older configuration.
@@ -89,7 +103,8 @@ pub fn validate(input: &Dereferenced, defaults: &Defaults) -> (Option<Validated>
     let served = &input.surroundings.discovered.types;
     let asked = merged.clone().into_effective();
     let asked_selection = select(&asked, served);
-    let mut findings = Findings { source, informer_config: merged, ..Findings::default() };
+    let agent_exists = input.agent_exists;
+    let mut findings = Findings { source, informer_config: merged, agent_exists, ..Findings::default() };
     let in_force = if asked_selection.is_valid() {
         findings.notes = summary(&asked_selection, false);
         Some((asked, asked_selection))
@@ -100,10 +115,10 @@ pub fn validate(input: &Dereferenced, defaults: &Defaults) -> (Option<Validated>
             ConfigurationSource::Spec | ConfigurationSource::BuiltIn => (reason, message),
         });
         // The last good configuration stays in force, held against what is served now.
-        input.last_config.clone().map(|last| {
-            findings.informer_config = as_set(&last.informer_config);
-            let selection = select(&last.informer_config, served);
-            (last.informer_config, selection)
+        last_good(input).map(|last| {
+            findings.informer_config = as_set(&last);
+            let selection = select(&last, served);
+            (last, selection)
         })
     };
     if let (None, Some(problem)) = (&findings.rejected, &cluster_default.problem)
@@ -115,6 +130,16 @@ pub fn validate(input: &Dereferenced, defaults: &Defaults) -> (Option<Validated>
     let Some((informer_config, selection)) = in_force else { return (None, findings) };
     let validated = assemble(input, defaults, informer_config, &selection, &mut findings);
     (Some(validated), findings)
+}
+
+/// What was in force last: what the agent was given, unless it was edited or deleted; then what the status remembers.
+///
+/// In this order, because the ConfigMap was read just now, while the status is as old as the cache that it comes from.
+fn last_good(input: &Dereferenced) -> Option<EffectiveInformerConfig> {
+    let given = input.last_config.as_ref().map(|config| config.informer_config.clone());
+    let configuration = input.meshsync.status.as_ref().and_then(|status| status.configuration.as_ref());
+    let remembered = configuration.map(|configuration| configuration.informer_config.clone().into_effective());
+    if input.config_edited { remembered.or(given) } else { given.or(remembered) }
 }
 
 /// Whether nothing is left to the cluster-wide default.
@@ -222,6 +247,7 @@ fn as_set(config: &EffectiveInformerConfig) -> InformerConfig {
 
 #[cfg(test)]
 mod tests {
+    use meshsync_crds::{ConfigurationStatus, MeshSyncStatus};
     use serde_json::json;
 
     use super::super::fixtures::{defaults, dereferenced};
@@ -257,6 +283,33 @@ mod tests {
         let (validated, findings) = validate(&input, &defaults());
         assert_eq!(names(&validated.unwrap()), ["pods"]);
         assert!(findings.in_force && findings.rejected.is_some());
+    }
+
+    #[test]
+    fn an_edited_or_deleted_config_map_does_not_lose_the_last_good_configuration() {
+        let only = |plural: &str| EffectiveInformerConfig { whitelist: vec![plural.into()], ..Default::default() };
+        let given = |plural: &str| Some(AgentConfig { informer_config: only(plural), ..AgentConfig::default() });
+        let configuration = ConfigurationStatus { informer_config: as_set(&only("pods")), ..Default::default() };
+        let remembering = MeshSyncStatus { configuration: Some(configuration), ..MeshSyncStatus::default() };
+        let mut input = dereferenced(json!({"informer_config": {"blacklist": ["*"]}}), &[]);
+        for (last_config, config_edited, status, in_force) in [
+            (None, true, Some(&remembering), Some("pods")),
+            (None, false, Some(&remembering), Some("pods")),
+            (given("secrets"), true, Some(&remembering), Some("pods")),
+            (given("secrets"), false, Some(&remembering), Some("secrets")),
+            (given("secrets"), true, None, Some("secrets")),
+            (None, true, None, None),
+        ] {
+            let case = format!("{last_config:?}, edited: {config_edited}, {status:?}");
+            input = Dereferenced { last_config, config_edited, ..input };
+            input.meshsync.status = status.cloned();
+            let (validated, findings) = validate(&input, &defaults());
+            assert_eq!(validated.as_ref().map(names), in_force.map(|plural| vec![plural]), "{case}");
+            assert_eq!(findings.meanwhile() == "until then nothing runs", in_force.is_none(), "{case}");
+        }
+        input.agent_exists = true;
+        let (_, findings) = validate(&input, &defaults());
+        assert!(findings.meanwhile().contains("goes on"), "there is an agent, but: {}", findings.meanwhile());
     }
 
     #[test]
