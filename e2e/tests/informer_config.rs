@@ -144,6 +144,24 @@ fn the_default_is_edited_in_the_downloaded_definition_and_survives_upgrades() ->
         ensure!(message.contains(ANNOTATION) && message.contains("po ds"), "{message}");
         ensure!(world.consumer.view().count("v1", "ConfigMap") == 0, "a broken edit took the good one away");
 
+        // One that leaves nothing is broken too: it is not what a MeshSync gets that comes later.
+        world.annotate("blacklist: ['*']").await?;
+        await_condition("the default that leaves nothing is reported", DEADLINE, async || {
+            let message = world.system.await_reason("Resolved", "False", "InvalidClusterDefault").await?;
+            Ok(message.contains("leaves no type to watch").then_some(()))
+        })
+        .await?;
+        world.annotate("blacklist: {").await?;
+        let later = json!({"apiVersion": "meshery.layer5.io/v1alpha1", "kind": "MeshSync",
+            "metadata": {"name": "later", "namespace": NAMESPACE}, "spec": {}});
+        cluster.apply(later.to_string()).await?;
+        let given = await_condition("a MeshSync that comes later has a configuration", DEADLINE, async || {
+            cluster.kubectl(["get", "configmap", "-n", NAMESPACE, "later-agent", "-o", "yaml"]).await.map(Some)
+        })
+        .await?;
+        ensure!(given.contains("leases.coordination.k8s.io") && given.contains("configmaps"), "{given}");
+        cluster.kubectl(["delete", "meshsync", "-n", NAMESPACE, "later"]).await?;
+
         // Empty means what is built in.
         world.annotate("").await?;
         world.system.await_reason("Resolved", "True", "Resolved").await?;

@@ -15,7 +15,8 @@ pub(super) fn defaults() -> Defaults {
     Defaults { agent_image: "agent:1".into(), nats_image: "nats:2".into(), run_as_user: Some(4711) }
 }
 
-fn served(group: &str, plural: &str, kind: &str) -> ServedType {
+/// A type of version `v1` that can be listed and watched.
+pub(crate) fn served(group: &str, plural: &str, kind: &str) -> ServedType {
     ServedType {
         group: group.to_owned(),
         version: "v1".to_owned(),

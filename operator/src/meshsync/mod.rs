@@ -5,7 +5,7 @@ pub mod build;
 pub mod controller;
 pub mod dereference;
 #[cfg(test)]
-mod fixtures;
+pub(crate) mod fixtures;
 pub mod names;
 pub mod status;
 pub mod sweep;

@@ -4,7 +4,7 @@
 //! * Absent: the operator writes it, as it was last remembered, else built in.
 //! * Present: it is the truth, and remembered in a ConfigMap, so that an upgrade that drops it does not undo an edit.
 //! * Empty: back to built in.
-//! * Broken: reported; the last good one stays in force.
+//! * Broken, or leaves no type to watch: reported; the last good one stays in force.
 //!
 //! Kubectl's own memory of an edited file is cleaned, so that the next upgrade can be applied in the same way.
 
@@ -12,6 +12,7 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{Api, Patch, PatchParams};
 use kube::{Client, ResourceExt};
+use meshsync_crds::discovery::ServedType;
 use meshsync_crds::informer_config::InformerConfig;
 use meshsync_crds::names::{CRD_NAME, INFORMER_CONFIG_ANNOTATION, OPERATOR_FIELD_MANAGER};
 use meshsync_crds::selection::select;
@@ -36,7 +37,7 @@ struct Decision {
     remember: Option<String>,
 }
 
-/// Brings annotation, memory and what is in force in line.
+/// Brings annotation, memory and what is in force in line, in a cluster that serves `served`.
 ///
 /// # Errors
 /// A request that failed.
@@ -44,12 +45,13 @@ pub(super) async fn settle(
     client: &Client,
     namespace: &str,
     crd: &CustomResourceDefinition,
+    served: &[ServedType],
 ) -> Result<ClusterDefault, Error> {
     let memories: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
     let memory = memories.get_opt(MEMORY).await.map_err(Error::api(format!("read ConfigMap {namespace}/{MEMORY}")))?;
     let remembered = memory.and_then(|map| map.data?.remove(MEMORY_KEY)).unwrap_or_default();
     let annotation = crd.annotations().get(INFORMER_CONFIG_ANNOTATION).map(String::as_str);
-    let Decision { mut default, write, remember } = decide(annotation, &remembered);
+    let Decision { mut default, write, remember } = decide(annotation, &remembered, served);
     if default.problem.is_none() {
         default.problem = schema_default(crd);
     }
@@ -84,9 +86,9 @@ pub(crate) fn place() -> String {
     format!("annotation {INFORMER_CONFIG_ANNOTATION} of CustomResourceDefinition {CRD_NAME}")
 }
 
-fn decide(annotation: Option<&str>, remembered: &str) -> Decision {
+fn decide(annotation: Option<&str>, remembered: &str, served: &[ServedType]) -> Decision {
     let built_in = ClusterDefault::default();
-    let known = |text: &str| match read(text) {
+    let known = |text: &str| match read(text, &[]) {
         Ok(config) if !text.trim().is_empty() && config != built_in.config => {
             ClusterDefault { config, is_built_in: false, problem: None }
         }
@@ -102,7 +104,9 @@ fn decide(annotation: Option<&str>, remembered: &str) -> Decision {
         Some(text) if text.trim().is_empty() => {
             Decision { default: built_in, write: None, remember: (!remembered.is_empty()).then(String::new) }
         }
-        Some(text) => match read(text) {
+        // What was good once is not held against what is served now: an API that is away for a while would turn it into
+        // the built-in default, which selects more.
+        Some(text) => match read(text, if text == remembered { &[] } else { served }) {
             Ok(_) => {
                 let default = known(text);
                 let remember = if default.is_built_in { String::new() } else { text.to_owned() };
@@ -132,10 +136,11 @@ fn cleaned(last_applied: &str) -> Option<String> {
     (removed > 0).then(|| document.to_string())
 }
 
-/// A default that cannot be read, or holds an entry that is no type pattern, is not good, whatever the API server serves.
-fn read(text: &str) -> Result<InformerConfig, String> {
+/// A default that cannot be read, holds an entry that is no type pattern, or leaves nothing of `served` is not good. Of an
+/// empty `served` nothing is expected to be left.
+fn read(text: &str, served: &[ServedType]) -> Result<InformerConfig, String> {
     let config = InformerConfig::from_yaml(text).map_err(|error| error.to_string())?;
-    let selection = select(&config.clone().into_effective(), &[]);
+    let selection = select(&config.clone().into_effective(), served);
     let problems: Vec<String> = selection.problems.iter().filter(|p| p.is_fatal()).map(ToString::to_string).collect();
     if problems.is_empty() { Ok(config) } else { Err(problems.join("; ")) }
 }
@@ -160,8 +165,14 @@ fn schema_default(crd: &CustomResourceDefinition) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::meshsync::fixtures::served;
 
     const EDITED: &str = "# ours\nblacklist: [configmaps]\n";
+
+    /// What the operator does in a cluster that serves two types.
+    fn decide(annotation: Option<&str>, remembered: &str) -> Decision {
+        super::decide(annotation, remembered, &[served("", "configmaps", "ConfigMap"), served("", "pods", "Pod")])
+    }
 
     fn edited() -> ClusterDefault {
         ClusterDefault { config: InformerConfig::from_yaml(EDITED).unwrap(), is_built_in: false, problem: None }
@@ -212,6 +223,30 @@ mod tests {
             decision,
             Decision { default: ClusterDefault::default(), write: None, remember: Some(String::new()) }
         );
+    }
+
+    #[test]
+    fn a_default_that_leaves_nothing_does_not_replace_the_last_good_one() {
+        let mut remembered = EDITED.to_owned();
+        for (text, said) in [
+            ("blacklist: ['*']", "leaves no type to watch"),
+            ("whitelist: [things.example.com]", "leaves no type to watch"),
+            ("garbage", "not a valid informer_config"),
+        ] {
+            let decision = decide(Some(text), &remembered);
+            remembered = decision.remember.unwrap_or(remembered);
+            assert_eq!(decision.default.config, edited().config, "{text}");
+            let problem = decision.default.problem.unwrap_or_default();
+            assert!(problem.contains(said) && problem.contains("the last good default stays in force"), "{problem}");
+        }
+        assert_eq!(remembered, EDITED);
+    }
+
+    #[test]
+    fn a_default_that_was_good_stays_while_its_types_are_not_served() {
+        let text = "whitelist: [things.example.com]\n";
+        let decision = decide(Some(text), text);
+        assert_eq!((decision.default.is_built_in, decision.default.problem), (false, None));
     }
 
     #[test]

@@ -74,8 +74,9 @@ impl Gatherer {
     }
 
     async fn look(&mut self) -> Result<(), Error> {
+        let mut definition = None;
         if self.complete.is_none_or(|at| at.elapsed() >= ALL_EVERY) {
-            self.look_at_definition().await?;
+            definition = Some(self.look_at_definition().await?);
             // What is served comes anew, and with it the question what of it may be granted.
             self.poller = Poller::default();
             self.complete = None;
@@ -86,12 +87,18 @@ impl Gatherer {
             // Both or neither: should the question fail, everything is asked for again.
             self.now.ungrantable = Arc::new(ceiling::ungrantable(&self.client, &found.types).await?);
             self.now.discovered = Arc::new(found);
+            // A default that leaves nothing of what was served may leave something of what is served now.
+            let definition = match definition {
+                Some(definition) => definition,
+                None => self.look_at_definition().await?,
+            };
+            self.look_at_default(&definition).await?;
         }
         self.complete.get_or_insert_with(Instant::now);
         Ok(())
     }
 
-    async fn look_at_definition(&mut self) -> Result<(), Error> {
+    async fn look_at_definition(&mut self) -> Result<CustomResourceDefinition, Error> {
         let crds: Api<CustomResourceDefinition> = Api::all(self.client.clone());
         let action = format!("read CustomResourceDefinition {CRD_NAME}");
         let Some(crd) = crds.get_opt(CRD_NAME).await.map_err(Error::api(action))? else {
@@ -109,7 +116,12 @@ impl Gatherer {
             self.now.cluster_id = namespace.uid().unwrap_or_default();
         }
         self.now.crd_uid = crd.uid().unwrap_or_default();
-        let default = cluster_default::settle(&self.client, &self.namespace, &crd).await?;
+        Ok(crd)
+    }
+
+    async fn look_at_default(&mut self, definition: &CustomResourceDefinition) -> Result<(), Error> {
+        let served = &self.now.discovered.types;
+        let default = cluster_default::settle(&self.client, &self.namespace, definition, served).await?;
         if let Some(problem) = &default.problem
             && self.now.default.problem.as_ref() != Some(problem)
         {
