@@ -14,6 +14,7 @@ use crate::cluster::Cluster;
 use crate::image::Image;
 use crate::metrics::Metrics;
 use crate::nats::delete_streams;
+use crate::process::Daemon;
 use crate::programs::binary;
 use crate::progress;
 use crate::stream::Consumer;
@@ -114,6 +115,31 @@ impl<'a> System<'a> {
             Ok(found.map(|condition| condition["message"].as_str().unwrap_or_default().to_owned()))
         });
         message.await.with_context(|| format!("conditions: {last:#}"))
+    }
+
+    /// Waits until an event with this reason and a warning in the operator's log hold `text`.
+    ///
+    /// # Errors
+    /// When they do not in time; the message holds all events.
+    pub async fn await_told(&self, operator: &Daemon, reason: &str, text: &str) -> Result<()> {
+        let mut events = Vec::new();
+        let told = await_condition("it is told by an event and in the log", DEADLINE, async || {
+            events = self.events().await?;
+            let is_event = events.iter().any(|event| event.starts_with(reason) && event.contains(text));
+            let is_line = |line: &str| line.contains("WARN") && line.contains(reason) && line.contains(text);
+            Ok((is_event && operator.log().lines().any(is_line)).then_some(()))
+        });
+        told.await.with_context(|| format!("{reason}, {text}: not in the log, or not in the events {events:#?}"))
+    }
+
+    /// `reason: note` of every event in [`NAMESPACE`].
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub async fn events(&self) -> Result<Vec<String>> {
+        let template = "jsonpath={range .items[*]}{.reason}: {.message}{'\\n'}{end}";
+        let text = self.cluster.kubectl(["get", "events", "-n", NAMESPACE, "-o", template]).await?;
+        Ok(text.lines().map(str::to_owned).collect())
     }
 
     /// The MeshSync.

@@ -83,6 +83,7 @@ pub async fn run(settings: Settings, client: Client, build: &BuildInfo, shutdown
         metrics,
         recorder: Recorder::new(client.clone(), Reporter { controller: build.name.to_owned(), instance: None }),
         waiting: Default::default(),
+        told: Default::default(),
     });
     tasks.spawn("controller", control(client, context, gathered, changed, shutdown.clone()));
     tasks.run(GRACE).await.context("the operator stops")

@@ -4,13 +4,12 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::api::rbac::v1::PolicyRule;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, Patch, PatchParams};
 use kube::runtime::controller::Action;
-use kube::runtime::events::{Event, EventType, Recorder};
-use kube::{Client, Resource, ResourceExt};
+use kube::runtime::events::Recorder;
+use kube::{Client, ResourceExt};
 use meshsync_crds::names::{GROUP, OPERATOR_FIELD_MANAGER, VERSION};
 use meshsync_crds::{MeshSync, MeshSyncStatus};
 use tokio::sync::watch;
@@ -19,7 +18,8 @@ use super::apply::{Applied, apply, ensure_broker_secret};
 use super::build::build;
 use super::dereference::{Dereferenced, dereference};
 use super::status::{Outcome, status};
-use super::validate::{Defaults, Findings, Validated, validate};
+use super::tell::{Told, tell, warn};
+use super::validate::{Defaults, Validated, validate};
 use crate::error::{Class, Error};
 use crate::metrics::Metrics;
 use crate::surroundings::Surroundings;
@@ -46,6 +46,8 @@ pub struct Context {
     pub recorder: Recorder,
     /// Since when an agent has not acknowledged which revision, by the MeshSync's uid.
     pub waiting: Mutex<HashMap<String, (String, Instant)>>,
+    /// What was told of MeshSyncs with which something is wrong.
+    pub told: Told,
 }
 
 /// Reconciles one MeshSync.
@@ -87,7 +89,7 @@ async fn reconcile_once(meshsync: &MeshSync, context: &Context) -> Result<Action
         None => Outcome::Nothing,
     };
     let now = status(&input, &findings, &outcome, Timestamp::now());
-    tell(context, &input, &findings, &outcome, &now).await;
+    tell(context, &input.meshsync, &outcome, &now).await;
     write_status(&context.client, &input, now).await?;
     match result {
         Some(Ok(applied)) => Ok(next(&input, &applied)),
@@ -116,7 +118,7 @@ async fn put_in_place(context: &Context, input: &Dereferenced, mut validated: Va
             validated.config.revision,
             ACKNOWLEDGE_WITHIN.as_secs()
         );
-        publish(context, &input.meshsync, EventType::Warning, "AgentRestarted", message).await;
+        warn(context, &input.meshsync, "status.agent", "AgentRestarted", message).await;
         validated.rolled_for = Some(validated.config.revision.clone());
     }
     let built = build(&validated, &still_grantable(input), settled)?;
@@ -172,77 +174,6 @@ fn next(input: &Dereferenced, applied: &Applied) -> Action {
     // Spread by uid, so that a thousand MeshSyncs do not come at the same moment.
     let spread = applied.input.identity.uid.bytes().fold(0_u64, |sum, byte| sum * 31 % 1800 + u64::from(byte));
     Action::requeue(RELAX + Duration::from_secs(spread % 1800))
-}
-
-/// Events for what a person would want to hear about once.
-async fn tell(
-    context: &Context,
-    input: &Dereferenced,
-    findings: &Findings,
-    outcome: &Outcome<'_>,
-    now: &MeshSyncStatus,
-) {
-    let before = input.meshsync.status.as_ref();
-    let said = |condition: &str, status: Option<&MeshSyncStatus>| {
-        let conditions = status.map(|status| status.conditions.as_slice()).unwrap_or_default();
-        conditions.iter().find(|c| c.type_ == condition).map(|c| (c.reason.clone(), c.message.clone()))
-    };
-    let is_news = |condition: &str| said(condition, before) != said(condition, Some(now));
-    if let Some((reason, message)) = &findings.rejected
-        && is_news(meshsync_crds::conditions::RESOLVED)
-    {
-        publish(context, &input.meshsync, EventType::Warning, reason, message.clone()).await;
-    }
-    if !input.missing_secrets.is_empty() && is_news(meshsync_crds::conditions::BROKER_AVAILABLE) {
-        let message = format!("missing: {}", input.missing_secrets.join(", "));
-        publish(context, &input.meshsync, EventType::Warning, "SecretNotFound", message).await;
-    }
-    if let Outcome::Applied(applied) = outcome {
-        for (reason, what, children) in
-            [("Applied", "applied", &applied.written), ("Removed", "removed", &applied.removed)]
-        {
-            if let Some(first) = children.first() {
-                let message = format!("{what} {}", children.join(", "));
-                let about = child_reference(&input.meshsync, first);
-                publish_about(context, &input.meshsync, (EventType::Normal, reason), message, Some(about)).await;
-            }
-        }
-    }
-}
-
-/// `Kind name` as a reference: events that differ in it are not counted as repetitions of the first.
-fn child_reference(meshsync: &MeshSync, child: &str) -> ObjectReference {
-    let (kind, name) = child.split_once(' ').unwrap_or((child, ""));
-    ObjectReference {
-        kind: Some(kind.to_owned()),
-        name: Some(name.to_owned()),
-        namespace: meshsync.namespace(),
-        ..ObjectReference::default()
-    }
-}
-
-async fn publish(context: &Context, meshsync: &MeshSync, type_: EventType, reason: &str, note: String) {
-    publish_about(context, meshsync, (type_, reason), note, None).await;
-}
-
-async fn publish_about(
-    context: &Context,
-    meshsync: &MeshSync,
-    (type_, reason): (EventType, &str),
-    note: String,
-    secondary: Option<ObjectReference>,
-) {
-    let event = Event {
-        type_,
-        reason: reason.to_owned(),
-        // The API takes 1,024 bytes.
-        note: Some(note.chars().take(1000).collect()),
-        action: "Reconcile".to_owned(),
-        secondary,
-    };
-    if let Err(error) = context.recorder.publish(&event, &meshsync.object_ref(&())).await {
-        tracing::warn!(%error, reason, "cannot write an event");
-    }
 }
 
 async fn write_status(client: &Client, input: &Dereferenced, now: MeshSyncStatus) -> Result<(), Error> {

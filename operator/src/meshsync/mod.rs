@@ -9,4 +9,5 @@ pub(crate) mod fixtures;
 pub mod names;
 pub mod status;
 pub mod sweep;
+pub mod tell;
 pub mod validate;
