@@ -127,7 +127,8 @@ async fn publish(
 /// The API refuses an event whose note is longer.
 fn cut(mut note: String) -> String {
     if note.len() > MAX_NOTE {
-        note.truncate(note.floor_char_boundary(MAX_NOTE - ELLIPSIS.len()));
+        let fits = (0..=MAX_NOTE - ELLIPSIS.len()).rev().find(|end| note.is_char_boundary(*end));
+        note.truncate(fits.unwrap_or_default());
         note.push_str(ELLIPSIS);
     }
     note
