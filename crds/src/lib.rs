@@ -11,6 +11,7 @@ mod fixtures;
 pub mod informer_config;
 pub mod names;
 pub mod pattern;
+mod problem;
 pub mod selection;
 mod spec;
 mod status;

@@ -6,7 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::discovery::ServedType;
 use crate::informer_config::EffectiveInformerConfig;
-use crate::pattern::{PatternError, TypePattern};
+use crate::pattern::TypePattern;
+
+pub use crate::problem::{Field, Nothing, Problem, Rejection};
 
 /// A type that is to be watched.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,104 +34,12 @@ impl Selection {
     pub fn is_valid(&self) -> bool {
         !self.problems.iter().any(Problem::is_fatal)
     }
-}
 
-/// Which list of `informer_config` an entry stands in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Field {
-    /// `informer_config.blacklist`
-    Blacklist,
-    /// `informer_config.whitelist`
-    Whitelist,
-    /// `informer_config.metadataOnly`
-    MetadataOnly,
-}
-
-impl Field {
-    /// Path of the field in the spec of a MeshSync.
+    /// Why the configuration may not be put in force; `None` if it may.
     #[must_use]
-    pub fn path(self) -> &'static str {
-        match self {
-            Self::Blacklist => "informer_config.blacklist",
-            Self::Whitelist => "informer_config.whitelist",
-            Self::MetadataOnly => "informer_config.metadataOnly",
-        }
+    pub fn rejection(&self) -> Option<Rejection> {
+        Rejection::of(&self.problems)
     }
-}
-
-/// What is wrong, or worth a word, in an `informer_config`. The message names field, position and entry.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Problem {
-    /// An entry that is not a type pattern.
-    #[error("{}[{index}]: {source}", field.path())]
-    BadPattern {
-        /// The list.
-        field: Field,
-        /// Position in the list, from 0.
-        index: usize,
-        /// What is wrong with it.
-        source: PatternError,
-    },
-    /// An entry that matches nothing that the server serves now. It is matched again whenever that changes.
-    #[error("{}[{index}]: `{entry}` matches no type that the API server serves now{}", field.path(), hint_text(hint))]
-    NoMatch {
-        /// The list.
-        field: Field,
-        /// Position in the list, from 0.
-        index: usize,
-        /// The entry as written.
-        entry: String,
-        /// A served name that looks like it.
-        hint: Option<String>,
-    },
-    /// An entry whose types exist but cannot be listed and watched.
-    #[error("{}[{index}]: `{entry}` matches only types that cannot be listed and watched", field.path())]
-    NotWatchable {
-        /// The list.
-        field: Field,
-        /// Position in the list, from 0.
-        index: usize,
-        /// The entry as written.
-        entry: String,
-    },
-    /// Nothing is left to watch.
-    #[error("informer_config leaves no type to watch: {reason}")]
-    NothingSelected {
-        /// Which lists caused it.
-        reason: &'static str,
-    },
-    /// Every included namespace is excluded again.
-    #[error(
-        "informer_config.namespaces: every included namespace is excluded again, so that no namespaced object is left"
-    )]
-    NoNamespace,
-}
-
-impl Problem {
-    /// Whether the configuration as a whole is unusable.
-    #[must_use]
-    pub fn is_fatal(&self) -> bool {
-        match self {
-            Self::BadPattern { .. } | Self::NothingSelected { .. } | Self::NoNamespace => true,
-            Self::NoMatch { .. } | Self::NotWatchable { .. } => false,
-        }
-    }
-
-    /// Static reason, PascalCase, for conditions, events and metrics alike.
-    #[must_use]
-    pub fn reason(&self) -> &'static str {
-        match self {
-            Self::BadPattern { .. } => "InvalidTypePattern",
-            Self::NoMatch { .. } => "UnknownType",
-            Self::NotWatchable { .. } => "TypeNotWatchable",
-            Self::NothingSelected { .. } => "NothingSelected",
-            Self::NoNamespace => "NothingSelected",
-        }
-    }
-}
-
-fn hint_text(hint: &Option<String>) -> String {
-    hint.as_ref().map(|name| format!("; did you mean `{name}`?")).unwrap_or_default()
 }
 
 /// Applies `config` to `served`, which must be in discovery order.
@@ -157,7 +67,7 @@ pub fn select(config: &EffectiveInformerConfig, served: &[ServedType]) -> Select
 
     // A server that serves nothing is a failed discovery, which is not the configuration's fault.
     if types.is_empty() && !served.is_empty() {
-        problems.push(Problem::NothingSelected { reason: why_nothing(config, &included) });
+        problems.push(Problem::NothingSelected { reason: why_nothing(config, &blacklist, &whitelist, served) });
     }
     let namespaces = &config.namespaces;
     if !namespaces.include.is_empty() && !namespaces.include.iter().any(|n| namespaces.allows(n)) {
@@ -236,13 +146,28 @@ fn watchable_resources(served: &[ServedType]) -> Vec<Versions<'_>> {
     order
 }
 
-fn why_nothing(config: &EffectiveInformerConfig, included: &BTreeSet<Key<'_>>) -> &'static str {
+/// Which entries leave nothing.
+fn why_nothing(
+    config: &EffectiveInformerConfig,
+    blacklist: &[TypePattern],
+    whitelist: &[TypePattern],
+    served: &[ServedType],
+) -> Nothing {
+    let watchable: Vec<ServedType> = served.iter().filter(|t| t.is_watchable()).cloned().collect();
+    let wanted = resources(whitelist, &watchable);
+    // Of long lists, only the entries that have to do with it.
+    let concerned = |patterns: &[TypePattern]| {
+        let concerns = |p: &&TypePattern| p.matches(&watchable).into_iter().any(|t| wanted.contains(&key(t)));
+        patterns.iter().filter(concerns).map(ToString::to_string).collect()
+    };
     if config.whitelist.is_empty() {
-        "the blacklist covers every type"
-    } else if included.is_empty() {
-        "no whitelist entry matches a served type"
+        Nothing::BlacklistCoversAll { blacklist: config.blacklist.clone() }
+    } else if resources(whitelist, served).is_empty() {
+        Nothing::WhitelistMatchesNothing { whitelist: config.whitelist.clone() }
+    } else if wanted.is_empty() {
+        Nothing::WhitelistNotWatchable { whitelist: config.whitelist.clone() }
     } else {
-        "whitelist and blacklist cancel out"
+        Nothing::CancelOut { whitelist: concerned(whitelist), blacklist: concerned(blacklist) }
     }
 }
 
@@ -319,16 +244,30 @@ mod tests {
     }
 
     #[test]
-    fn lists_that_leave_nothing_are_refused_with_the_reason() {
-        for (config, reason) in [
-            (config(&["*"], &[], &[]), "the blacklist covers every type"),
-            (config(&["po"], &["pods"], &[]), "whitelist and blacklist cancel out"),
-            (config(&[], &["zebras"], &[]), "no whitelist entry matches a served type"),
+    fn lists_that_leave_nothing_are_refused_with_their_fields_and_entries() {
+        for (config, said) in [
+            (config(&["*"], &[], &[]), "informer_config.blacklist (`*`) covers every type"),
+            (
+                config(&["cm", "po"], &["pods"], &[]),
+                "informer_config.blacklist (`po`) excludes all that informer_config.whitelist (`pods`) includes",
+            ),
+            (config(&[], &["zebras"], &[]), "informer_config.whitelist (`zebras`) matches no type that the API server"),
+            (config(&[], &["cs"], &[]), "informer_config.whitelist (`cs`) matches only types that cannot be listed"),
         ] {
-            let selection = select(&config, &served());
-            assert!(!selection.is_valid());
-            assert!(selection.problems.contains(&Problem::NothingSelected { reason }), "{:?}", selection.problems);
+            let rejection = select(&config, &served()).rejection().unwrap();
+            assert_eq!(rejection.reason, "NothingSelected");
+            let begin = format!("informer_config leaves no type to watch: {said}");
+            assert!(rejection.message.starts_with(&begin), "{}", rejection.message);
         }
+    }
+
+    #[test]
+    fn a_rejection_holds_the_hints_for_what_is_misspelt() {
+        let rejection = select(&config(&[], &["podz"], &[]), &served()).rejection().unwrap();
+        let hint = "; informer_config.whitelist[0]: `podz` matches no type that the API server serves now; \
+                    did you mean `pods`?";
+        assert!(rejection.message.ends_with(hint), "{}", rejection.message);
+        assert_eq!(select(&config(&["podz"], &[], &[]), &served()).rejection(), None);
     }
 
     #[test]

@@ -209,12 +209,10 @@ impl Planner {
 /// The selection of a configuration that may be put in force, else its revision and what is wrong with it.
 fn judge(config: &AgentConfig, served: &[ServedType]) -> Result<Selection, (String, String)> {
     let selection = select(&config.informer_config, served);
-    if selection.is_valid() {
-        return Ok(selection);
+    match selection.rejection() {
+        None => Ok(selection),
+        Some(rejection) => Err((config.revision.clone(), rejection.message)),
     }
-    let fatal: Vec<String> =
-        selection.problems.iter().filter(|problem| problem.is_fatal()).map(ToString::to_string).collect();
-    Err((config.revision.clone(), fatal.join("; ")))
 }
 
 fn key(t: &ServedType) -> (String, String, String) {

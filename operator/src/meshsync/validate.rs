@@ -5,7 +5,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use meshsync_crds::agent_config::{AgentConfig, PublishConfig, ReportTarget, SnapshotConfig};
 use meshsync_crds::informer_config::{EffectiveInformerConfig, InformerConfig};
-use meshsync_crds::selection::{Selection, select};
+use meshsync_crds::selection::{Rejection, Selection, select};
 use meshsync_crds::{AgentSpec, ConfigurationSource, ExternalBroker, ManagedBroker, RefusedType};
 
 use super::dereference::Dereferenced;
@@ -105,11 +105,12 @@ pub fn validate(input: &Dereferenced, defaults: &Defaults) -> (Option<Validated>
     let asked_selection = select(&asked, served);
     let agent_exists = input.agent_exists;
     let mut findings = Findings { source, informer_config: merged, agent_exists, ..Findings::default() };
-    let in_force = if asked_selection.is_valid() {
-        findings.notes = summary(&asked_selection, false);
+    let rejection = asked_selection.rejection();
+    let in_force = if rejection.is_none() {
+        findings.notes = notes(&asked_selection);
         Some((asked, asked_selection))
     } else {
-        findings.rejected = summary(&asked_selection, true).map(|(reason, message)| match source {
+        findings.rejected = rejection.map(|Rejection { reason, message }| match source {
             // A person who looks at this MeshSync would search for it in vain.
             ConfigurationSource::ClusterDefault => (reason, format!("{}: {message}", cluster_default::place())),
             ConfigurationSource::Spec | ConfigurationSource::BuiltIn => (reason, message),
@@ -229,10 +230,9 @@ pub(super) fn hash(value: &impl Hash) -> String {
     format!("{:016x}", hasher.finish())
 }
 
-fn summary(selection: &Selection, fatal: bool) -> Option<(&'static str, String)> {
-    let problems: Vec<_> = selection.problems.iter().filter(|problem| problem.is_fatal() == fatal).collect();
-    let reason = problems.first()?.reason();
-    Some((reason, problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")))
+fn notes(selection: &Selection) -> Option<(&'static str, String)> {
+    let reason = selection.problems.first()?.reason();
+    Some((reason, selection.problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")))
 }
 
 fn as_set(config: &EffectiveInformerConfig) -> InformerConfig {
@@ -277,6 +277,10 @@ mod tests {
         let (nothing, findings) = validate(&input, &defaults());
         assert!(nothing.is_none() && !findings.in_force);
         assert_eq!(findings.rejected.unwrap().0, "NothingSelected");
+
+        let misspelt = dereferenced(json!({"informer_config": {"whitelist": ["podz"]}}), &[]);
+        let (_, message) = validate(&misspelt, &defaults()).1.rejected.unwrap();
+        assert!(message.contains("did you mean `pods`?"), "{message}");
 
         let good = EffectiveInformerConfig { whitelist: vec!["pods".into()], ..Default::default() };
         input.last_config = Some(AgentConfig { informer_config: good, ..AgentConfig::default() });
