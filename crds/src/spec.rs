@@ -109,6 +109,9 @@ pub struct BrokerStorage {
     pub storage_class_name: Option<String>,
 }
 
+/// After the host comes nothing, or a port from 1 to 65535. Of a text that is no URL at all, the other rule tells enough.
+const PORT_RULE: &str = r"!self.matches('^(nats|tls)://[^/@ ]+$') || self.matches(r'^(nats|tls)://([^/@: ]+|\[[^/@ ]+\])(:([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]))?$')";
+
 /// A NATS that somebody else runs.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -119,6 +122,9 @@ pub struct ExternalBroker {
     #[x_kube(validation = Rule::new("self.matches('^(nats|tls)://[^/@ ]+$')")
         .message("broker.external.url must be nats://host:port or tls://host:port, without credentials; put those into \
                   a Secret and name it in broker.external.credentials"))]
+    #[x_kube(validation = Rule::new(PORT_RULE)
+        .message("broker.external.url: the port must be a number from 1 to 65535, as in nats://host:4222; an IPv6 \
+                  address stands in brackets, as in nats://[fd00::1]:4222"))]
     pub url: String,
     /// How to authenticate. Default: not at all.
     #[serde(default, skip_serializing_if = "Option::is_none")]

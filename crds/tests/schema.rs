@@ -4,6 +4,7 @@
 
 use kube::CustomResourceExt;
 use meshsync_crds::MeshSync;
+use regex::Regex;
 use serde_json::Value;
 
 fn crd() -> Value {
@@ -113,4 +114,40 @@ fn conditions_merge_by_type() {
 fn the_name_limit_is_the_one_that_the_code_counts_on() {
     let rules = schema()["x-kubernetes-validations"].to_string();
     assert!(rules.contains(&format!("<= {}", meshsync_crds::names::MAX_MESHSYNC_NAME)), "{rules}");
+}
+
+/// The texts between `matches('` or `matches(r'` and the next quote.
+fn patterns(rule: &str) -> Vec<Regex> {
+    let after = rule.split("self.matches(").skip(1);
+    after.map(|text| Regex::new(text.split('\'').nth(1).unwrap()).unwrap()).collect()
+}
+
+#[test]
+fn a_brokers_url_with_a_port_that_is_none_is_refused_with_a_word_on_the_port() {
+    let external = &schema()["properties"]["spec"]["properties"]["broker"]["properties"]["external"];
+    let rules = external["properties"]["url"]["x-kubernetes-validations"].as_array().unwrap().clone();
+    let [shape, port] = ["nats://host:port", "from 1 to 65535"].map(|said| {
+        let found = rules.iter().find(|rule| rule["message"].as_str().unwrap().contains(said)).unwrap();
+        patterns(found["rule"].as_str().unwrap())
+    });
+    let is_url = |url: &str| shape[0].is_match(url);
+    // Not in the shape, or in the shape with a good port.
+    let has_port = |url: &str| !port[0].is_match(url) || port[1].is_match(url);
+    for port in ["", ":1", ":80", ":4222", ":9999", ":10000", ":59999", ":65535"] {
+        for host in ["h", "broker.example.com", "10.0.0.1", "[fd00::1]"] {
+            let url = format!("nats://{host}{port}");
+            assert!(is_url(&url) && has_port(&url), "{url}");
+        }
+    }
+    for port in [":", ":0", ":port", ":99999", ":65536", ":65600", ":66000", ":70000", ":123456", ":042", ":1:2", ":-1"]
+    {
+        for host in ["h", "[fd00::1]"] {
+            let url = format!("tls://{host}{port}");
+            assert!(is_url(&url) && !has_port(&url), "{url}");
+        }
+    }
+    assert!(!has_port("nats://fd00::1"), "an IPv6 address without brackets");
+    for url in ["http://h:4222", "nats://u:p@h:4222", "nats://h:4222/path"] {
+        assert!(!is_url(url) && has_port(url), "{url}: one message, not two");
+    }
 }

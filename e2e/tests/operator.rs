@@ -315,6 +315,8 @@ fn what_is_wrong_is_told_where_it_is_looked_for() -> Result<()> {
         for (spec, said) in [
             (url("http://broker:4222"), "must be nats://host:port"),
             (url("nats://user:password@broker:4222"), "without credentials"),
+            (url("nats://broker:99999"), "port must be a number from 1 to 65535"),
+            (url("nats://broker:port"), "port must be a number from 1 to 65535"),
             (json!({"broker": {"managed": {}, "external": {"url": "nats://b:4222"}}}), "exactly one of"),
             (json!({"broker": {"managed": {"storage": {"size": "plenty"}}}}), "such as 1Gi"),
             (json!({"informer_config": {"blacklist": "pods"}}), "informer_config.blacklist"),

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use async_nats::{Client, ConnectOptions, Event, ServerAddr};
+use async_nats::{Client, ConnectOptions, Event};
 use tokio::sync::watch;
 
 /// Name under which Meshery Server looks for the agent among the broker's connections.
@@ -73,14 +73,6 @@ pub struct Broker {
 }
 
 impl BrokerConfig {
-    /// The URL without credentials.
-    #[must_use]
-    pub fn public_url(&self) -> String {
-        let (scheme, rest) = self.url.split_once("://").unwrap_or(("nats", &self.url));
-        let host = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
-        format!("{scheme}://{host}")
-    }
-
     fn options(&self, state: watch::Sender<Connection>) -> ConnectOptions {
         let mut options = ConnectOptions::new()
             .name(CLIENT_NAME)
@@ -137,62 +129,10 @@ fn note(state: &watch::Sender<Connection>, event: &Event) {
 /// [`BrokerConfigError`] when the configuration can never work.
 pub async fn connect(config: &BrokerConfig) -> Result<Broker, BrokerConfigError> {
     let (state, connection) = watch::channel(Connection::default());
-    let (address, token) = split_token(config)?;
+    let (address, token) = config.address()?;
     let mut config = config.clone();
     config.token = config.token.or(token);
     let client =
         config.options(state).connect(address).await.map_err(|error| BrokerConfigError::Options(error.to_string()))?;
     Ok(Broker { client, connection, url: config.public_url() })
-}
-
-/// `nats://TOKEN@host` holds a token, not a user without password.
-fn split_token(config: &BrokerConfig) -> Result<(ServerAddr, Option<String>), BrokerConfigError> {
-    let (scheme, rest) = config.url.split_once("://").unwrap_or(("nats", &config.url));
-    let (credentials, host) = rest.rsplit_once('@').map_or((None, rest), |(c, host)| (Some(c), host));
-    let (url, token) = match credentials {
-        Some(credentials) if credentials.contains(':') => (format!("{scheme}://{credentials}@{host}"), None),
-        Some(token) => (format!("{scheme}://{host}"), Some(token.to_owned())),
-        None => (format!("{scheme}://{host}"), None),
-    };
-    if host.is_empty() || !matches!(scheme, "nats" | "tls") {
-        return Err(BrokerConfigError::Url("scheme must be nats or tls, and a host must follow".to_owned()));
-    }
-    let address = url.parse().map_err(|_| BrokerConfigError::Url("not a URL".to_owned()))?;
-    Ok((address, token))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn config(url: &str) -> BrokerConfig {
-        BrokerConfig { url: url.into(), ..BrokerConfig::default() }
-    }
-
-    #[test]
-    fn every_spelling_of_the_original_is_understood() {
-        for (url, host, token) in [
-            ("nats://s3cret@broker:4222", "broker", Some("s3cret")),
-            ("nats://user:s3cret@broker:4222", "broker", None),
-            ("broker:4222", "broker", None),
-            ("s3cret@broker:4222", "broker", Some("s3cret")),
-            ("tls://broker", "broker", None),
-        ] {
-            let (address, found) = split_token(&config(url)).unwrap();
-            assert_eq!((address.into_inner().host_str(), found.as_deref()), (Some(host), token), "{url}");
-        }
-    }
-
-    #[test]
-    fn no_credential_is_ever_shown() {
-        for url in
-            ["nats://s3cret@broker:4222", "nats://u:s3cret@broker:4222", "http://s3cret@broker", "nats://s3cret@"]
-        {
-            let config = BrokerConfig { token: Some("s3cret".into()), ..config(url) };
-            let error = split_token(&config).err().map(|e| e.to_string()).unwrap_or_default();
-            let shown = format!("{config:?} {} {error}", config.public_url());
-            assert!(!shown.contains("s3cret"), "{shown}");
-        }
-        assert!(split_token(&config("http://broker")).is_err());
-    }
 }

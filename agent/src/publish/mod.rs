@@ -1,5 +1,6 @@
 //! From a change in the snapshot to a message that the broker has taken.
 
+mod address;
 pub mod broker;
 mod core;
 pub mod delivery;
