@@ -53,9 +53,9 @@ pub fn init(args: &LogArgs) -> Result<(), FilterError> {
     Ok(())
 }
 
-/// The client library logs each failed request as an error, without saying what it was for. Directives that come later
-/// and name it win.
-const CLIENT_SILENT: &str = "kube_client::client::builder=off";
+/// The client libraries log each failed request and each failed attempt to connect, without saying what it was for.
+/// Directives that come later and name them win.
+const CLIENT_SILENT: &str = "kube_client::client::builder=off,async_nats::connector=off,async_nats=warn";
 
 fn filter(args: &LogArgs) -> Result<EnvFilter, FilterError> {
     let wants_debug = !matches!(args.debug.as_str(), "" | "0" | "false");

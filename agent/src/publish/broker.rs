@@ -1,10 +1,13 @@
 //! The connection to NATS: made in the background, kept for ever, its state always known.
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use async_nats::{Client, ConnectOptions, Event};
+use async_nats::{Client, ClientError, ConnectOptions, Event};
 use tokio::sync::watch;
+
+use super::trouble::Trouble;
 
 /// Name under which Meshery Server looks for the agent among the broker's connections.
 const CLIENT_NAME: &str = "meshsync";
@@ -68,12 +71,15 @@ pub struct Broker {
     pub client: Client,
     /// The connection as it changes.
     pub connection: watch::Receiver<Connection>,
+    /// Why there is no connection, since the first attempt that failed; never holds a credential.
+    pub trouble: watch::Receiver<Option<String>>,
     /// URL without credentials.
     pub url: String,
 }
 
 impl BrokerConfig {
-    fn options(&self, state: watch::Sender<Connection>) -> ConnectOptions {
+    fn options(&self, state: watch::Sender<Connection>, trouble: Arc<Trouble>) -> ConnectOptions {
+        let tried = trouble.clone();
         let mut options = ConnectOptions::new()
             .name(CLIENT_NAME)
             .retry_on_initial_connect()
@@ -84,8 +90,14 @@ impl BrokerConfig {
             // From 50 ms to 4 s: a broker that is back is used at once, one that is away is not hammered.
             .reconnect_delay_callback(|attempt| Duration::from_millis(50 << attempt.clamp(1, 7)).min(MAX_DELAY))
             .event_callback(move |event| {
-                note(&state, &event);
+                note(&state, &trouble, &event);
                 std::future::ready(())
+            })
+            // Called before each attempt. It leaves the choice to the library, and hears what the last one came to.
+            .reconnect_to_server_callback(move |servers, _| {
+                let answers: Vec<_> = servers.into_iter().map(|server| server.last_error).collect();
+                tried.tries_again(&answers, Instant::now());
+                std::future::ready(None)
             });
         if let Some(token) = &self.token {
             options = options.token(token.clone());
@@ -103,9 +115,10 @@ impl BrokerConfig {
 /// Longest time between two attempts to connect.
 const MAX_DELAY: Duration = Duration::from_secs(4);
 
-fn note(state: &watch::Sender<Connection>, event: &Event) {
+fn note(state: &watch::Sender<Connection>, trouble: &Trouble, event: &Event) {
     match event {
         Event::Connected => {
+            trouble.is_over();
             state.send_modify(|connection| {
                 connection.up = true;
                 connection.generation += 1;
@@ -117,7 +130,8 @@ fn note(state: &watch::Sender<Connection>, event: &Event) {
             tracing::warn!("the connection to the broker is lost; trying again for as long as it takes");
         }
         Event::ServerError(error) => tracing::warn!(%error, "the broker reports an error"),
-        Event::ClientError(error) => tracing::debug!(%error, "broker client"),
+        Event::ClientError(ClientError::Other(kind)) => trouble.failed(kind),
+        Event::ClientError(error) => tracing::warn!(%error, "broker client"),
         Event::SlowConsumer(_) => tracing::warn!("requests arrive faster than they are handled"),
         Event::LameDuckMode | Event::Draining => tracing::info!(%event, "broker"),
     }
@@ -132,7 +146,12 @@ pub async fn connect(config: &BrokerConfig) -> Result<Broker, BrokerConfigError>
     let (address, token) = config.address()?;
     let mut config = config.clone();
     config.token = config.token.or(token);
-    let client =
-        config.options(state).connect(address).await.map_err(|error| BrokerConfigError::Options(error.to_string()))?;
-    Ok(Broker { client, connection, url: config.public_url() })
+    let url = config.public_url();
+    let password = config.user.as_ref().map(|(_, password)| password.clone());
+    let secrets = [config.token.clone(), password, address.password().map(str::to_owned)];
+    let trouble = Arc::new(Trouble::new(url.clone(), secrets.into_iter().flatten().collect()));
+    let last = trouble.follow();
+    let options = config.options(state, trouble);
+    let client = options.connect(address).await.map_err(|error| BrokerConfigError::Options(error.to_string()))?;
+    Ok(Broker { client, connection, trouble: last, url })
 }

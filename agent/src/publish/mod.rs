@@ -13,3 +13,4 @@ pub mod publisher;
 pub mod queue;
 mod store_answer;
 mod stored;
+mod trouble;
