@@ -314,7 +314,7 @@ fn start_publishing(tasks: &mut Supervisor, house: &House, broker: Broker, readi
         board: house.board.clone(),
         store: house.store.clone(),
         queue: house.queue.clone(),
-        connection: broker.connection,
+        broker,
         stats: house.stats.clone(),
         delivery: house.delivery.clone(),
         pod,

@@ -154,6 +154,9 @@ pub struct AgentStatus {
     pub pending_types: i32,
     /// Objects in the snapshot.
     pub objects: i64,
+    /// Its connection to the broker.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub broker: Option<AgentBrokerStatus>,
     /// Changes that wait for the broker.
     pub outbox: i64,
     /// Since when the oldest of them waits.
@@ -181,6 +184,21 @@ pub struct AgentStatus {
     /// When this was written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reported_at: Option<Time>,
+}
+
+/// An agent's connection to its broker.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AgentBrokerStatus {
+    /// URL that it connects to, without credentials.
+    #[schemars(length(max = 2048))]
+    pub url: String,
+    /// Whether there is a connection.
+    pub connected: bool,
+    /// Why there is none, e.g. `IO error: Connection refused`. Without credentials.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024))]
+    pub error: Option<String>,
 }
 
 /// What an agent is doing.

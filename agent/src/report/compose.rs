@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use meshsync_crds::{AgentPhase, AgentStatus, RefusedType};
+use meshsync_crds::{AgentBrokerStatus, AgentPhase, AgentStatus, RefusedType};
 
 use crate::discover::InForce;
 use crate::publish::delivery::DeliveryState;
@@ -14,6 +14,8 @@ use crate::watch::{Phase, TypeReport};
 const MAX_REFUSED: usize = 512;
 /// Longest text of a message in the schema.
 const MAX_MESSAGE: usize = 1024;
+/// Longest URL in the schema.
+const MAX_URL: usize = 2048;
 /// A change that waits for longer than this means "behind". Shorter waits are how batches work.
 const BEHIND_AFTER: jiff::SignedDuration = jiff::SignedDuration::from_secs(10);
 
@@ -30,8 +32,8 @@ pub struct Facts {
     pub outbox: usize,
     /// Since when the oldest waits.
     pub behind_since: Option<Timestamp>,
-    /// Whether there is a connection to the broker.
-    pub broker_up: bool,
+    /// The connection to the broker.
+    pub broker: AgentBrokerStatus,
     /// How messages are delivered.
     pub delivery: DeliveryState,
     /// Objects that went out as metadata only.
@@ -62,7 +64,7 @@ pub fn compose(facts: Facts) -> AgentStatus {
     if let Some((_, message)) = &facts.in_force.rejected {
         reasons.push(format!("a configuration was refused: {message}"));
     }
-    if !facts.broker_up {
+    if !facts.broker.connected {
         reasons.push("no connection to the broker".to_owned());
     } else if behind_since.is_some() {
         reasons.push("the broker takes changes more slowly than they come".to_owned());
@@ -91,6 +93,7 @@ pub fn compose(facts: Facts) -> AgentStatus {
         types: to_i32(facts.types.len() - refused.len() - count(&[Phase::Gone])),
         pending_types: to_i32(pending),
         objects: to_i64(facts.objects),
+        broker: Some(broker(facts.broker)),
         outbox: to_i64(facts.outbox),
         behind_since: behind_since.map(Time),
         delivery: facts.delivery.mode,
@@ -101,6 +104,12 @@ pub fn compose(facts: Facts) -> AgentStatus {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         reported_at: None,
     }
+}
+
+/// An old error must not stand beside a connection.
+fn broker(broker: AgentBrokerStatus) -> AgentBrokerStatus {
+    let error = broker.error.filter(|_| !broker.connected).map(|error| cut(&error));
+    AgentBrokerStatus { url: broker.url.chars().take(MAX_URL).collect(), error, ..broker }
 }
 
 fn cut(text: &str) -> String {
@@ -123,6 +132,10 @@ mod tests {
 
     use super::*;
 
+    fn connection(connected: bool) -> AgentBrokerStatus {
+        AgentBrokerStatus { url: "nats://h:4222".into(), connected, error: Some("DNS error".into()) }
+    }
+
     fn facts(phases: &[Phase]) -> Facts {
         let config = AgentConfig { revision: "r7".into(), ..AgentConfig::built_in() };
         let types = phases.iter().enumerate().map(|(at, phase)| {
@@ -133,7 +146,7 @@ mod tests {
             in_force: InForce { config: Some(Arc::new(config)), ..InForce::default() },
             types: types.collect(),
             objects: 5,
-            broker_up: true,
+            broker: connection(true),
             ..Facts::default()
         }
     }
@@ -145,7 +158,7 @@ mod tests {
         assert_eq!(phase(facts(&[Phase::Live, Phase::Pending])), AgentPhase::Synchronizing);
         assert_eq!(phase(facts(&[Phase::Live, Phase::Live])), AgentPhase::Live);
         assert_eq!(phase(facts(&[Phase::Live, Phase::Refused])), AgentPhase::Degraded);
-        assert_eq!(phase(Facts { broker_up: false, ..facts(&[Phase::Live]) }), AgentPhase::Degraded);
+        assert_eq!(phase(Facts { broker: connection(false), ..facts(&[Phase::Live]) }), AgentPhase::Degraded);
     }
 
     #[test]
@@ -154,6 +167,13 @@ mod tests {
         assert_eq!((status.types, status.refused.len()), (1, 1));
         assert_eq!((status.refused[0].type_.as_str(), status.refused[0].message.as_str()), ("type1", "no 1"));
         assert_eq!(status.applied_revision, "r7");
+    }
+
+    #[test]
+    fn the_error_of_the_broker_is_told_while_there_is_no_connection() {
+        let told = |connected| compose(Facts { broker: connection(connected), ..facts(&[Phase::Live]) }).broker;
+        assert_eq!(told(false), Some(connection(false)));
+        assert_eq!(told(true), Some(AgentBrokerStatus { error: None, ..connection(true) }));
     }
 
     #[test]

@@ -14,11 +14,11 @@ use kube::api::{Api, Patch, PatchParams};
 use kube::{Client, ResourceExt as _};
 use meshsync_crds::agent_config::ReportTarget;
 use meshsync_crds::names::{AGENT_FIELD_MANAGER, GROUP, VERSION};
-use meshsync_crds::{AgentStatus, MeshSync};
+use meshsync_crds::{AgentBrokerStatus, AgentStatus, MeshSync};
 use tokio::sync::watch;
 
 use crate::discover::InForce;
-use crate::publish::broker::Connection;
+use crate::publish::broker::Broker;
 use crate::publish::delivery::DeliveryBoard;
 use crate::publish::parts::PublishStats;
 use crate::publish::queue::Queue;
@@ -49,8 +49,8 @@ pub struct Reporter {
     pub store: Arc<Store>,
     /// What waits.
     pub queue: Arc<Queue>,
-    /// Whether there is a broker.
-    pub connection: watch::Receiver<Connection>,
+    /// The broker and the connection to it.
+    pub broker: Broker,
     /// What was published.
     pub stats: Arc<PublishStats>,
     /// How it is delivered.
@@ -89,7 +89,11 @@ impl Reporter {
             objects: self.store.stats().objects,
             outbox: self.queue.len(),
             behind_since: self.queue.oldest_since().and_then(|since| ago(since.elapsed())),
-            broker_up: self.connection.borrow().up,
+            broker: AgentBrokerStatus {
+                url: self.broker.url.clone(),
+                connected: self.broker.connection.borrow().up,
+                error: self.broker.trouble.borrow().clone(),
+            },
             delivery: self.delivery.state(),
             too_large: self.stats.too_large.load(std::sync::atomic::Ordering::Relaxed),
             pod: self.pod.clone(),
@@ -134,5 +138,31 @@ fn is_due(status: &AgentStatus, written: Option<&(AgentStatus, Instant)>) -> boo
 }
 
 fn without_counters(status: &AgentStatus) -> AgentStatus {
-    AgentStatus { objects: 0, outbox: 0, behind_since: None, pending_types: 0, too_large: 0, ..status.clone() }
+    // Several servers of one broker may fail in ways that differ, in turns: only whether there is an error is news.
+    let broker =
+        status.broker.clone().map(|broker| AgentBrokerStatus { error: broker.error.map(|_| String::new()), ..broker });
+    AgentStatus { objects: 0, outbox: 0, behind_since: None, pending_types: 0, too_large: 0, broker, ..status.clone() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lost_broker_is_reported_at_once_and_another_error_of_it_like_a_counter() {
+        let status = |error: Option<&str>| AgentStatus {
+            broker: Some(AgentBrokerStatus {
+                connected: error.is_none(),
+                error: error.map(str::to_owned),
+                ..Default::default()
+            }),
+            ..AgentStatus::default()
+        };
+        let due = |before, after, ago| {
+            let at = Instant::now().checked_sub(Duration::from_secs(ago)).unwrap();
+            is_due(&status(after), Some(&(status(before), at)))
+        };
+        assert!(due(None, Some("DNS error"), 0) && due(Some("DNS error"), None, 0));
+        assert!(!due(Some("DNS error"), Some("timed out"), 0) && due(Some("DNS error"), Some("timed out"), 31));
+    }
 }

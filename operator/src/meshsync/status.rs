@@ -139,13 +139,24 @@ fn broker_available(input: &Dereferenced, outcome: &Outcome<'_>) -> Verdict {
 
 /// Nobody but the agent talks to an external broker: its word counts.
 fn external_available(input: &Dereferenced, url: &str) -> Verdict {
-    match input.meshsync.status.as_ref().and_then(|status| status.agent.as_ref()) {
-        None => Verdict::unknown("NotReported", "the agent has not reported yet"),
-        Some(agent) if agent.message.contains("no connection to the broker") => {
-            let message = format!("the agent cannot connect to {url}; check spec.broker.external and the agent's log");
+    let Some(agent) = input.meshsync.status.as_ref().and_then(|status| status.agent.as_ref()) else {
+        return Verdict::unknown("NotReported", "the agent has not reported yet");
+    };
+    match &agent.broker {
+        // After a change of the URL, what there is was said by an agent that still has the old one.
+        Some(broker) if broker.url != url => {
+            Verdict::unknown("NotReported", format!("the agent has not reported on {url} yet"))
+        }
+        Some(broker) if broker.connected => Verdict::yes("Connected", format!("the agent is connected to {url}")),
+        Some(broker) => {
+            let why = broker.error.as_ref().map(|error| format!(": {error}")).unwrap_or_default();
+            let message = format!("the agent cannot connect to {url}{why}; check spec.broker.external");
             Verdict::no("Unreachable", message)
         }
-        Some(_) => Verdict::yes("Connected", format!("the agent is connected to {url}")),
+        None => Verdict::unknown(
+            "NotReported",
+            "the agent's report does not hold its broker: the agent or the CustomResourceDefinition is of an older release",
+        ),
     }
 }
 
@@ -204,4 +215,42 @@ fn ready(verdicts: &[(&'static str, Verdict)], outcome: &Outcome<'_>) -> Verdict
 
 fn count(count: usize) -> i32 {
     i32::try_from(count).unwrap_or(i32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use meshsync_crds::AgentBrokerStatus;
+    use serde_json::json;
+
+    use super::super::fixtures::dereferenced;
+    use super::*;
+
+    fn external(broker: Option<AgentBrokerStatus>) -> Verdict {
+        let mut input = dereferenced(json!({"broker": {"external": {"url": "nats://new:4222"}}}), &[]);
+        // What it says for people must not matter.
+        let agent = AgentStatus { broker, message: "no connection to the broker".into(), ..AgentStatus::default() };
+        input.meshsync.status = Some(MeshSyncStatus { agent: Some(agent), ..MeshSyncStatus::default() });
+        external_available(&input, "nats://new:4222")
+    }
+
+    fn connection(url: &str, error: Option<&str>) -> Option<AgentBrokerStatus> {
+        Some(AgentBrokerStatus { url: url.into(), connected: error.is_none(), error: error.map(str::to_owned) })
+    }
+
+    #[test]
+    fn an_external_broker_is_what_the_agent_says_of_it() {
+        let connected = external(connection("nats://new:4222", None));
+        assert_eq!(connected, Verdict::yes("Connected", "the agent is connected to nats://new:4222"));
+        let said = "the agent cannot connect to nats://new:4222: DNS error; check spec.broker.external";
+        assert_eq!(external(connection("nats://new:4222", Some("DNS error"))), Verdict::no("Unreachable", said));
+        assert_eq!(external(None).status, None, "an agent of an older release");
+    }
+
+    #[test]
+    fn what_an_agent_says_of_the_broker_before_is_not_taken_for_the_new_one() {
+        let verdict = external(connection("nats://old:4222", None));
+        let said = "the agent has not reported on nats://new:4222 yet";
+        assert_eq!(verdict, Verdict::unknown("NotReported", said));
+        assert_eq!(external(connection("nats://old:4222", Some("DNS error"))), verdict);
+    }
 }

@@ -1,0 +1,61 @@
+//! A broker that an agent cannot use: both say why, and of which broker.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use meshsync_e2e::cluster::Level;
+use meshsync_e2e::system::{NAME, NAMESPACE, System};
+use meshsync_e2e::{await_condition, lab};
+use serde_json::json;
+
+const DEADLINE: Duration = Duration::from_secs(60);
+const NOWHERE: &str = "nats://no-such-host.invalid:4222";
+
+#[test]
+fn an_external_broker_that_cannot_be_used_is_named_with_the_reason() -> Result<()> {
+    lab::run("broker-url", async |lab| {
+        let cluster = lab.cluster(Level::ControlPlane).start().await?;
+        let nats = lab.nats().token("right").start().await?;
+        let system = System::of(&cluster);
+        let operator = lab.operator_process(&cluster).await?;
+        system.install_definition().await?;
+        operator.start()?;
+        let meshsync = json!({"apiVersion": "meshery.layer5.io/v1alpha1", "kind": "MeshSync",
+            "metadata": {"name": NAME, "namespace": NAMESPACE}, "spec": {"broker": {"external": {"url": NOWHERE}}}});
+        cluster.apply(meshsync.to_string()).await?;
+        system.await_reason("BrokerAvailable", "Unknown", "NotReported").await?;
+
+        let agent = async |url: &str| {
+            let agent = lab.agent_process(&cluster, &nats).await?.env("BROKER_URL", url).env("NATS_TOKEN", "wr0ng");
+            agent.start().map(|()| agent)
+        };
+        // The first report may come before the first attempt has failed.
+        let unreachable = async |url: &str, why: &str| {
+            await_condition(&format!("{url} is unreachable: {why}"), DEADLINE, async || {
+                let message = system.await_reason("BrokerAvailable", "False", "Unreachable").await?;
+                Ok((message.contains(url) && message.contains(why)).then_some(()))
+            })
+            .await
+        };
+        let first = agent(NOWHERE).await?;
+        unreachable(NOWHERE, "DNS error").await?;
+        let told = |line: &str| line.contains("WARN") && line.contains(NOWHERE) && line.contains("DNS error");
+        ensure!(first.log().lines().filter(|line| told(line)).count() == 1, "{}", first.log());
+        ensure!(!first.log().contains("client error"), "the library repeats it: {}", first.log());
+
+        // The old agent's word is no word on the new broker.
+        system.patch(&json!({"spec": {"broker": {"external": {"url": nats.url()}}}})).await?;
+        let message = system.await_reason("BrokerAvailable", "Unknown", "NotReported").await?;
+        ensure!(message.contains(&nats.url()), "{message}");
+        first.kill().await?;
+
+        let second = agent(&nats.url()).await?;
+        unreachable(&nats.url(), "authorization violation").await?;
+        await_condition("the log has it", DEADLINE, async || {
+            Ok(second.log().contains("authorization violation").then_some(()))
+        })
+        .await?;
+        ensure!(!second.log().contains("wr0ng"), "the token is shown: {}", second.log());
+        operator.ensure_running()
+    })
+}
