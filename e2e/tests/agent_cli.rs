@@ -179,7 +179,7 @@ fn wrong_input_ends_with_one_line_that_says_what_to_do() -> Result<()> {
     std::fs::write(&unreachable, kubeconfig("https://127.0.0.1:1"))?;
     let path = |path: &Path| path.to_str().unwrap_or_default().to_owned();
     let (garbage, nowhere, unreachable) = (path(&garbage), path(&nowhere), path(&unreachable));
-    let cases: [(&[&str], i32, &[&str]); 9] = [
+    let cases: [(&[&str], i32, &[&str]); 10] = [
         (&["run", "--broker-url", "nats://b", "--kubeconfig", &garbage], 1, &[&garbage, "--kubeconfig"]),
         (&["run", "--broker-url", "nats://b", "--kubeconfig", &nowhere], 1, &[&nowhere, "--kubeconfig"]),
         (&["run", "--broker-url", "nats://b"], 1, &["found no cluster", "--kubeconfig"]),
@@ -187,6 +187,7 @@ fn wrong_input_ends_with_one_line_that_says_what_to_do() -> Result<()> {
         (&["run", "--kubeconfig", &unreachable, "--broker-url", "http://s3cret@b"], 1, &["broker URL", "nats"]),
         (&["run", "--kubeconfig", &unreachable, "--broker-url", "nats://s3cret@b:99999"], 1, &["port 99999", "65535"]),
         (
+            &["tail", "--broker-url", "nats://s3cret@127.0.0.1:1"],
             1,
             &["nats://127.0.0.1:1 ", "refused", "--broker-url"],
         ),

@@ -1,6 +1,7 @@
 //! `tail`: what is published, readably.
 
 use std::io::{self, Write};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use async_nats::jetstream::consumer::push;
@@ -15,10 +16,15 @@ use crate::publish::broker::{self, BrokerConfig};
 use crate::publish::parts::DATA_SUBJECT;
 use crate::stream::ALL_STATES;
 
+/// Time for the first connection. Whoever follows a broker that is not there has most likely a wrong URL; one that goes
+/// away later comes back.
+const CONNECT_WITHIN: Duration = Duration::from_secs(10);
+
 /// What to follow.
 #[derive(Args, Debug)]
 pub(super) struct TailArgs {
-    /// Broker; credentials in the URL or in NATS_TOKEN
+    /// Broker; credentials in the URL or in NATS_TOKEN. An error if it is not reached within 10 s; if the connection is lost
+    /// later, it is made again
     #[arg(
         long,
         env = "BROKER_URL",
@@ -60,11 +66,12 @@ impl TailArgs {
     /// Follows until interrupted, or until the count is reached.
     ///
     /// # Errors
-    /// When the broker's address cannot be used or standard output is gone.
+    /// When the broker cannot be reached, its address cannot be used, or standard output is gone.
     pub(super) async fn execute(self) -> anyhow::Result<()> {
         let token = std::env::var("NATS_TOKEN").ok().filter(|token| !token.is_empty());
         let config = BrokerConfig { url: self.broker_url.clone(), token, ..BrokerConfig::default() };
-        let broker = broker::connect(&config).await?;
+        let mut broker = broker::connect(&config).await?;
+        broker.reached(CONNECT_WITHIN).await?;
         let mut messages = if self.all {
             stored(broker.client).await.context("cannot read the state that the broker holds")?
         } else {

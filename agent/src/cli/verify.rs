@@ -120,11 +120,7 @@ impl VerifyArgs {
             ca_file: self.broker_ca_file.clone(),
         };
         let mut broker = broker::connect(&config).await?;
-        let connected = broker.connection.wait_for(|connection| connection.up);
-        match tokio::time::timeout(CONNECT_WITHIN, connected).await {
-            Ok(Ok(_)) => {}
-            _ => bail!("no connection to {}; check --broker-url and the credentials", broker.url),
-        }
+        broker.reached(CONNECT_WITHIN).await?;
         Ok(broker.client)
     }
 

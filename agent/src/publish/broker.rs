@@ -64,6 +64,16 @@ impl Connection {
     }
 }
 
+/// There was no connection in time.
+#[derive(Debug, thiserror::Error)]
+#[error("no connection to {url} within {within:?}{}; set --broker-url or BROKER_URL, and credentials in it or in NATS_TOKEN",
+    why.as_ref().map(|why| format!(": {why}")).unwrap_or_default())]
+pub struct NotReached {
+    url: String,
+    within: Duration,
+    why: Option<String>,
+}
+
 /// A client that reconnects for ever, and what is known of its connection.
 #[derive(Clone, Debug)]
 pub struct Broker {
@@ -75,6 +85,20 @@ pub struct Broker {
     pub trouble: watch::Receiver<Option<String>>,
     /// URL without credentials.
     pub url: String,
+}
+
+impl Broker {
+    /// Waits until there is a connection: for commands that a person waits for.
+    ///
+    /// # Errors
+    /// When there is none in time, with the last reason.
+    pub async fn reached(&mut self, within: Duration) -> Result<(), NotReached> {
+        let connected = self.connection.wait_for(|connection| connection.up);
+        match tokio::time::timeout(within, connected).await {
+            Ok(Ok(_)) => Ok(()),
+            _ => Err(NotReached { url: self.url.clone(), within, why: self.trouble.borrow().clone() }),
+        }
+    }
 }
 
 impl BrokerConfig {
