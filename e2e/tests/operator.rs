@@ -345,7 +345,7 @@ fn what_is_wrong_is_told_where_it_is_looked_for() -> Result<()> {
         cluster.kubectl(["create", "secret", "generic", "t", "-n", NAMESPACE, "--from-literal=token=x"]).await?;
         system.await_reason("BrokerAvailable", "Unknown", "NotReported").await?;
         let agent = json!({"status": {"agent": {"appliedRevision": "r", "phase": "Degraded", "pod": "p", "version": "v",
-            "message": "no connection to the broker", "types": 1, "pendingTypes": 2, "objects": 3, "outbox": 4, "tooLarge": 5}}});
+            "broker": {"url": "nats://b:4222", "connected": false}, "types": 1, "pendingTypes": 2, "objects": 3, "outbox": 4, "tooLarge": 5}}});
         let patch = ["patch", "meshsync", "-n", NAMESPACE, NAME, "--subresource=status", "--type=merge", "-p"];
         cluster.kubectl(patch.into_iter().chain([agent.to_string().as_str()])).await?;
         system.await_told(&operator, "Unreachable", "the agent cannot connect to nats://b:4222").await?;
