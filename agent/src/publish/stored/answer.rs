@@ -8,6 +8,7 @@ use futures::{FutureExt, StreamExt};
 use super::conflict::{Mine, Verdict, judge};
 use super::flight::{Answer, Sent, SentObject, read_answer};
 use super::{End, GIVE_WAY_FOR, PAUSES, RIVAL_FOR, Session};
+use crate::encode::EventType;
 use crate::publish::outbox::Action;
 use crate::snapshot::Confirmation;
 
@@ -103,8 +104,14 @@ impl Session<'_> {
         let mine = Mine { stamp: &object.stamp, insists: object.insists };
         match judge(mine, theirs.as_ref().map(|(stamp, sequence)| (stamp, *sequence))) {
             // Whoever stored it has told core subscribers, or will: another agent that runs by mistake, which may know of a
-            // later state by now, or an earlier session of ours, from which that is carried over.
-            Verdict::Stored(sequence) => self.confirm(*object, sequence),
+            // later state by now, or an earlier session of ours, from which that is carried over. A delete that is carried
+            // over comes this way once more, though, and says nothing that could be outdated.
+            Verdict::Stored(sequence) => {
+                if object.event == EventType::Deleted {
+                    self.core.send(&object.item, object.payload.clone(), self.flight.next_number()).await;
+                }
+                self.confirm(*object, sequence);
+            }
             Verdict::Replace(sequence) => self.store(object, sequence).await,
             Verdict::GiveWay => {
                 tracing::debug!(object = %object.item.name, "the stream knows more; waiting for the watch to tell");
