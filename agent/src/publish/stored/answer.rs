@@ -105,9 +105,11 @@ impl Session<'_> {
         match judge(mine, theirs.as_ref().map(|(stamp, sequence)| (stamp, *sequence))) {
             // Whoever stored it has told core subscribers, or will: another agent that runs by mistake, which may know of a
             // later state by now, or an earlier session of ours, from which that is carried over. A delete that is carried
-            // over comes this way once more, though, and says nothing that could be outdated.
+            // over comes this way once more, though: it is told unless theirs says more.
             Verdict::Stored(sequence) => {
-                if object.event == EventType::Deleted {
+                let version = &object.stamp.resource_version;
+                let says_more = theirs.is_some_and(|(theirs, _)| version.is_older_than(&theirs.resource_version));
+                if object.event == EventType::Deleted && !says_more {
                     self.core.send(&object.item, object.payload.clone(), self.flight.next_number()).await;
                 }
                 self.confirm(*object, sequence);
