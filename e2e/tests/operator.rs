@@ -51,6 +51,12 @@ async fn start(lab: &Lab, cluster: &Cluster) -> Result<Daemon> {
     Ok(operator)
 }
 
+/// How often the operator has looked at a MeshSync from beginning to end.
+async fn looks() -> Result<f64> {
+    let metrics = Metrics(meshsync_e2e::metrics::get(OPERATOR_PROBES, "/metrics").await?);
+    Ok(metrics.sum("meshsync_operator_reconcile_seconds_count"))
+}
+
 /// Requests by which the operator changed something, events and its questions about rights left out.
 fn writes(cluster: &Cluster) -> Result<Vec<String>> {
     let told = |event: &Value| {
@@ -106,9 +112,10 @@ fn it_waits_for_its_definition_and_then_writes_each_child_once() -> Result<()> {
         // A change that concerns nobody makes the operator look at everything and write nothing.
         let settled = writes(&cluster)?;
         for round in 0..3 {
-            let label = format!("round=r{round}");
+            let (label, before) = (format!("round=r{round}"), looks().await?);
             cluster.kubectl(["label", "--overwrite", "configmap", "-n", NAMESPACE, "meshsync-agent", &label]).await?;
-            tokio::time::sleep(Duration::from_millis(700)).await;
+            await_condition("the operator has looked", DEADLINE, async || Ok((looks().await? > before).then_some(())))
+                .await?;
         }
         let now = writes(&cluster)?;
         ensure!(now.len() == settled.len(), "written again: {:#?}", &now[settled.len()..]);
