@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use async_nats::jetstream::stream::{DirectGetErrorKind, Stream};
-use bytes::Bytes;
 use meshsync_runtime::shutdown::Shutdown;
 use tokio::sync::{mpsc, watch};
 
@@ -18,7 +17,6 @@ use super::outbox::{Item, Next};
 use super::queue::Queue;
 use super::store_answer;
 use crate::discover::InForce;
-use crate::encode::envelope::{data_message, object_of};
 use crate::encode::{EncodeError, EventType};
 use crate::snapshot::Store;
 use crate::stream::{Progress, ReadError, Stamp, Subjects};
@@ -170,15 +168,6 @@ impl Parts {
             Err(error) if error.kind() == DirectGetErrorKind::NotFound => Ok(None),
             Err(error) => Err(Problem(error.to_string())),
         }
-    }
-
-    /// The message with this sequence, its event type replaced; `None` if it is not there.
-    pub(super) async fn stored_message(&self, stream: &Stream, sequence: u64, event: EventType) -> Option<Bytes> {
-        let message = stream.direct_get(sequence).await.ok()?;
-        let object = object_of(&message.payload)?;
-        let mut out = Vec::with_capacity(message.payload.len() + 8);
-        data_message(event, &mut out, |out| out.extend_from_slice(object));
-        Some(out.into())
     }
 }
 

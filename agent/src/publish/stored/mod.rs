@@ -7,6 +7,7 @@ mod answer;
 mod checkpoints;
 mod conflict;
 mod core_copy;
+mod fetch;
 mod flight;
 mod reconcile;
 mod restore;
@@ -17,10 +18,12 @@ use std::time::{Duration, Instant};
 
 use async_nats::jetstream::stream::Stream;
 use async_nats::{Message, Subscriber};
+use bytes::Bytes;
 use futures::{FutureExt, StreamExt};
 
 use self::checkpoints::Checkpoints;
 use self::core_copy::CoreCopy;
+use self::fetch::Fetches;
 use self::flight::{Flight, Sent, SentObject};
 use self::reconcile::{Look, Reconciler};
 use self::restore::{Report, restore};
@@ -73,6 +76,7 @@ pub(super) struct Session<'p> {
     flight: Flight,
     answers: Subscriber,
     core: CoreCopy,
+    fetches: Fetches,
     checkpoints: Checkpoints,
     reconciler: Reconciler,
     /// Messages that gave way to ones that know more.
@@ -113,6 +117,7 @@ impl<'p> Session<'p> {
             flight: Flight::new(inbox),
             answers,
             core,
+            fetches: Fetches::default(),
             checkpoints: Checkpoints::default(),
             reconciler,
             gave_way: Vec::new(),
@@ -125,13 +130,13 @@ impl<'p> Session<'p> {
     /// Works until the session cannot go on; nothing that is not confirmed is lost.
     pub(super) async fn run(mut self) -> End {
         let end = self.work().await;
-        let Self { parts, flight, core, gave_way, .. } = self;
+        let Self { parts, flight, core, fetches, gave_way, .. } = self;
         let gave_way = gave_way.into_iter().map(|(_, object)| object.item);
         let unanswered = flight.into_unanswered().filter_map(|sent| match sent {
             Sent::Object(object) => Some(object.item),
             Sent::Checkpoint(_) | Sent::Marker => None,
         });
-        let items: Vec<Item> = gave_way.chain(unanswered).collect();
+        let items: Vec<Item> = gave_way.chain(unanswered).chain(fetches.into_items()).collect();
         parts.stats.resent.fetch_add(items.len() as u64, Ordering::Relaxed);
         parts.carried.unproven = core.into_unproven();
         // What was stored although nobody said so is found stored: core subscribers have yet to hear of it.
@@ -155,6 +160,7 @@ impl<'p> Session<'p> {
             let has_room = self.may_send();
             let woken = tokio::select! {
                 answer = self.answers.next() => Woken::Answer(answer),
+                (item, message) = self.fetches.next() => Woken::Fetched(item, message),
                 () = wait(&self.parts.queue, &next), if has_room => Woken::Work,
                 () = self.core.due() => Woken::Work,
                 () = until(self.paused_until) => Woken::Resume,
@@ -168,6 +174,10 @@ impl<'p> Session<'p> {
             let end = match woken {
                 Woken::Answer(Some(answer)) => self.take_answers(answer).await,
                 Woken::Answer(None) => Some(End::Broken),
+                Woken::Fetched(item, message) => {
+                    self.send_again(item, message).await;
+                    None
+                }
                 Woken::Work => None,
                 Woken::Resume => {
                     self.paused_until = None;
@@ -190,7 +200,7 @@ impl<'p> Session<'p> {
     }
 
     fn may_send(&self) -> bool {
-        self.paused_until.is_none() && self.flight.has_room()
+        self.paused_until.is_none() && self.flight.has_room() && self.fetches.has_room()
     }
 
     /// Fills the window; tells why it stopped.
@@ -314,6 +324,7 @@ async fn read_back(
 /// What ended a wait.
 enum Woken {
     Answer(Option<Message>),
+    Fetched(Item, Option<Bytes>),
     Work,
     Resume,
     Tick,

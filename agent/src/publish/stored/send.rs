@@ -1,5 +1,6 @@
 //! From what waits to messages on their way.
 
+use bytes::Bytes;
 use meshsync_crds::discovery::ServedType;
 
 use super::flight::{Sent, SentObject};
@@ -105,14 +106,17 @@ impl Session<'_> {
 
     /// An object that is stored goes to core subscribers once more: somebody asked for everything, or came late.
     async fn send_core_only(&mut self, item: Item, object: Object) {
-        let event = EventType::Added;
-        let payload = match object.body {
+        match object.body {
             Some(body) => {
                 let limit = self.parts.broker.client.max_payload();
-                self.encoding.encode(event, &body, limit).map(|encoded| encoded.payload).ok()
+                let payload = self.encoding.encode(EventType::Added, &body, limit).map(|encoded| encoded.payload).ok();
+                self.send_again(item, payload).await;
             }
-            None => self.parts.stored_message(&self.stream, object.sequence, event).await,
-        };
+            None => self.fetches.ask(&self.stream, object.sequence, item),
+        }
+    }
+
+    pub(super) async fn send_again(&mut self, item: Item, payload: Option<Bytes>) {
         match payload {
             Some(payload) => self.core.send(&item, payload, self.flight.next_number()).await,
             None => tracing::warn!(object = %item.name, "cannot be sent again now"),
