@@ -7,6 +7,8 @@
 
 #![allow(clippy::indexing_slicing, reason = "a missing field of a JSON value reads as null")]
 
+pub mod fingerprint;
+
 use std::collections::BTreeMap;
 use std::fmt;
 

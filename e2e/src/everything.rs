@@ -1,5 +1,7 @@
 //! Everything that a cluster holds, asked with kubectl: the independent side of every comparison.
 
+#![allow(clippy::indexing_slicing, reason = "a missing field of a JSON value reads as null")]
+
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -7,6 +9,7 @@ use serde_json::Value;
 
 use crate::await_condition;
 use crate::cluster::Cluster;
+use crate::equality::fingerprint::{self, Fingerprints};
 use crate::equality::{Differences, compare};
 use crate::stream::{Consumer, View};
 
@@ -52,6 +55,35 @@ pub async fn objects(cluster: &Cluster, left_out: &[&str]) -> Result<Vec<Value>>
         Some(Value::Array(items)) => Ok(items),
         _ => anyhow::bail!("kubectl get -o json gave no list"),
     }
+}
+
+/// Fingerprints of the same objects, read page by page: there may be more of them than kubectl can hold.
+///
+/// # Errors
+/// When a list cannot be read.
+pub async fn fingerprints(cluster: &Cluster, left_out: &[&str]) -> Result<Fingerprints> {
+    let client = cluster.client().await?;
+    let mut found = Fingerprints::new();
+    for path in collections(cluster, left_out).await? {
+        let mut token = String::new();
+        loop {
+            let uri = format!("{path}?limit=500&continue={token}");
+            let mut page: Value = client.request(http::Request::get(&uri).body(Vec::new())?).await.context(uri)?;
+            // Items of a list do not say what they are; the list does.
+            let api_version = page["apiVersion"].take();
+            let kind = page["kind"].as_str().unwrap_or_default().trim_end_matches("List").to_owned();
+            for mut item in page["items"].as_array_mut().map(std::mem::take).unwrap_or_default() {
+                item["apiVersion"] = api_version.clone();
+                item["kind"] = kind.clone().into();
+                found.extend([fingerprint::of_cluster(&item)]);
+            }
+            token = page["metadata"]["continue"].as_str().unwrap_or_default().to_owned();
+            if token.is_empty() {
+                break;
+            }
+        }
+    }
+    Ok(found)
 }
 
 /// What differs between `cluster` and what `consumer` assembled.

@@ -5,16 +5,23 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use serde::Serialize;
+use serde_json::json;
 
 use super::process;
+use crate::await_condition;
 use crate::cluster::Cluster;
 use crate::lab::Lab;
-use crate::metrics::{Metrics, get};
+use crate::metrics::{AGENT_PROBES, Metrics, get};
 use crate::nats::Nats;
 use crate::process::Daemon;
 
 /// Where the broker tells what it was sent.
 const BROKER_MONITOR: &str = "127.0.0.1:8222";
+
+/// How long an agent may take to stop.
+pub(super) const STOPPING: Duration = Duration::from_secs(30);
+/// Longest time for one step.
+pub(super) const DEADLINE: Duration = Duration::from_secs(600);
 
 /// A program that publishes a cluster.
 #[derive(Clone, Debug)]
@@ -27,6 +34,8 @@ pub struct Contender {
     pub ours: bool,
     /// Further arguments.
     pub arguments: &'static [&'static str],
+    /// Whether it keeps hashes only, which is a matter of its configuration.
+    pub hash_only: bool,
 }
 
 impl Contender {
@@ -34,28 +43,45 @@ impl Contender {
     #[must_use]
     pub fn agent(program: &Path) -> Self {
         let arguments = &["run", "--log-level=warn"];
-        Self { name: "agent", program: program.to_owned(), ours: true, arguments }
+        Self { name: "agent", program: program.to_owned(), ours: true, arguments, hash_only: false }
     }
 
     /// Our agent, listing by watches that begin with everything there is.
     #[must_use]
     pub fn streaming_agent(program: &Path) -> Self {
         let arguments = &["run", "--log-level=warn", "--lists=stream"];
-        Self { name: "agent-stream", program: program.to_owned(), ours: true, arguments }
+        Self { name: "agent-stream", arguments, ..Self::agent(program) }
+    }
+
+    /// Our agent, keeping hashes only.
+    #[must_use]
+    pub fn hashing_agent(program: &Path) -> Self {
+        Self { name: "agent-hash", hash_only: true, ..Self::agent(program) }
     }
 
     /// The Go original.
     #[must_use]
     pub fn peer(program: &Path) -> Self {
-        Self { name: "peer", program: program.to_owned(), ours: false, arguments: &[] }
+        Self { name: "peer", program: program.to_owned(), ours: false, arguments: &[], hash_only: false }
     }
 
-    pub(super) fn daemon(&self, lab: &Lab, cluster: &Cluster, nats: &Nats) -> Daemon {
-        lab.daemon(&format!("bench-{}", self.name), &self.program)
+    pub(super) fn daemon(&self, lab: &Lab, cluster: &Cluster, nats: &Nats) -> Result<Daemon> {
+        let daemon = lab
+            .daemon(&format!("bench-{}", self.name), &self.program)
             .args(self.arguments)
             .env("KUBECONFIG", cluster.kubeconfig())
-            .env("BROKER_URL", nats.url())
+            .env("BROKER_URL", nats.url());
+        Ok(if self.hash_only { daemon.arg("--config").arg(agent_config(lab.dir(), true)?) } else { daemon })
     }
+}
+
+/// Writes a configuration of our agent into `dir`.
+pub(super) fn agent_config(dir: &Path, hash_only: bool) -> Result<PathBuf> {
+    let mode = if hash_only { "hashOnly" } else { "full" };
+    let file = dir.join(format!("agent-{mode}.json"));
+    std::fs::write(&file, json!({"revision": "", "snapshot": {"mode": mode}}).to_string())
+        .with_context(|| format!("cannot write {}", file.display()))?;
+    Ok(file)
 }
 
 /// What one run of one contender used.
@@ -82,6 +108,12 @@ pub struct Run {
     pub server_cpu_seconds: f64,
     /// Largest resident set of the API server, in MiB.
     pub server_peak_mib: f64,
+    /// Of ours, started once more: time until it is ready, every watch open again, in seconds.
+    pub restart_seconds: f64,
+    /// Bytes of lists and watches that it read for that.
+    pub restart_bytes: u64,
+    /// Largest resident set of the restarted agent, in MiB.
+    pub restart_peak_mib: f64,
 }
 
 /// What other processes counted before a run.
@@ -166,6 +198,25 @@ impl Meter {
     }
 }
 
+/// Stops our agent and measures how it begins again from what the broker has stored.
+///
+/// # Errors
+/// When it does not end, or is not ready before the deadline.
+pub(super) async fn restart(agent: &Daemon, run: &mut Run) -> Result<()> {
+    agent.stop(STOPPING).await?;
+    let started = Instant::now();
+    agent.start()?;
+    await_condition("the restarted agent is ready", DEADLINE, async || {
+        agent.ensure_running()?;
+        get(AGENT_PROBES, "/readyz").await.map(Some)
+    })
+    .await?;
+    run.restart_seconds = started.elapsed().as_secs_f64();
+    run.restart_bytes = Metrics::of_agent().await?.sum("meshsync_received_bytes_total") as u64;
+    run.restart_peak_mib = mib(process::usage(agent.pid().context("it ended")?)?.peak_rss);
+    Ok(())
+}
+
 fn mib(bytes: u64) -> f64 {
     bytes as f64 / 1024.0 / 1024.0
 }
@@ -189,5 +240,8 @@ pub fn median(runs: &[Run]) -> Option<Run> {
         terminated: of(|run| run.terminated as f64)? as u64,
         server_cpu_seconds: of(|run| run.server_cpu_seconds)?,
         server_peak_mib: of(|run| run.server_peak_mib)?,
+        restart_seconds: of(|run| run.restart_seconds)?,
+        restart_bytes: of(|run| run.restart_bytes as f64)? as u64,
+        restart_peak_mib: of(|run| run.restart_peak_mib)?,
     })
 }

@@ -4,22 +4,19 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use serde::Serialize;
-use serde_json::Value;
 
-use super::contender::{Contender, Counts, Meter, Run, median};
+use super::contender::{Contender, Counts, DEADLINE, Meter, Run, STOPPING, median, restart};
 use super::load::load;
 use super::{null_client, process};
 use crate::await_condition;
 use crate::cluster::{Cluster, Level};
-use crate::equality::compare;
-use crate::everything::{NOT_WATCHED, collections, objects};
+use crate::equality::fingerprint::{self, Fingerprints};
+use crate::everything::{NOT_WATCHED, collections, fingerprints};
 use crate::lab::Lab;
 use crate::nats::Nats;
 use crate::progress::say;
 use crate::stream::{Recorder, View};
 
-/// Longest time for one snapshot.
-const DEADLINE: Duration = Duration::from_secs(600);
 /// How long after the last object the memory is read again.
 const SETTLE: Duration = Duration::from_secs(30);
 /// Silence after which what arrived is looked at: looking takes CPU time that the measured would miss.
@@ -48,7 +45,7 @@ pub struct Report {
 pub async fn run(lab: &Lab, contenders: &[Contender], count: usize, runs: usize) -> Result<Report> {
     let cluster = data_cluster(lab, count).await?;
     let nats = lab.nats().jetstream().max_payload(8 * 1024 * 1024).start().await?;
-    let expected = objects(&cluster, &NOT_WATCHED).await?;
+    let expected = fingerprints(&cluster, &NOT_WATCHED).await?;
     let nothing_yet = |contender: &Contender| (contender.name, Vec::new());
     let mut report = Report {
         objects: expected.len(),
@@ -101,13 +98,13 @@ async fn contender_run(
     cluster: &Cluster,
     nats: &Nats,
     contender: &Contender,
-    expected: &[Value],
+    expected: &Fingerprints,
     count: usize,
 ) -> Result<Run> {
     nats.drop_streams().await?;
     let recorder = Recorder::subscribe(nats.client().await?).await?;
     let before = Counts::first(cluster).await?;
-    let daemon = contender.daemon(lab, cluster, nats);
+    let daemon = contender.daemon(lab, cluster, nats)?;
     let mut run = Run::default();
     let mut meter = Meter::start(&daemon)?;
     // The Go original watches fewer types.
@@ -125,11 +122,13 @@ async fn contender_run(
     run.stored_bytes = nats.stored_bytes();
     meter.settle(SETTLE, &mut run).await?;
     if contender.ours {
-        let view: Vec<Value> = recorder.view().resources().map(|(_, resource)| resource).collect();
-        let differences = compare(expected, &view);
+        let view = recorder.view();
+        let view = view.resources().map(|(_, resource)| fingerprint::of_meshery(&resource)).collect();
+        let differences = fingerprint::compare(expected, view);
         ensure!(differences.is_empty(), "the snapshot is not the cluster: {differences}");
+        restart(&daemon, &mut run).await?;
     }
-    daemon.stop(Duration::from_secs(30)).await?;
+    daemon.stop(STOPPING).await?;
     Ok(run)
 }
 
@@ -192,8 +191,21 @@ impl Report {
                 run.server_peak_mib,
             ));
         }
+        lines.extend(self.contenders.iter().filter_map(|(name, runs)| self.restarted(name, runs)));
         lines.extend(self.ratios());
         Ok(lines.join("\n"))
+    }
+
+    /// What a restart took, of those that were restarted.
+    fn restarted(&self, name: &str, runs: &[Run]) -> Option<String> {
+        let run = median(runs).filter(|run| run.restart_seconds > 0.0)?;
+        Some(format!(
+            "{name} restarted: ready after {:.2} s, {:.1} MiB, {:.2} MB from the API server ({:.2} % of the lists)",
+            run.restart_seconds,
+            run.restart_peak_mib,
+            run.restart_bytes as f64 / 1e6,
+            100.0 * run.restart_bytes as f64 / self.list_bytes.max(1) as f64,
+        ))
     }
 
     /// The first contender beside each of the others.

@@ -32,7 +32,7 @@ pub(super) struct BenchArgs {
     /// Let our agent run beside itself, listing by streams (snapshot)
     #[arg(long)]
     streamed: bool,
-    /// Keep hashes only (memory)
+    /// Keep hashes only (memory); let our agent run beside itself, keeping hashes only (snapshot)
     #[arg(long)]
     hash_only: bool,
     /// Events a second [default: 1000, of an outage 5000]
@@ -92,7 +92,8 @@ async fn measure(lab: &Lab, agent: &Path, args: &BenchArgs) -> Result<(String, V
     let value = match args.scenario {
         Scenario::Snapshot => {
             let streaming = args.streamed.then(|| Contender::streaming_agent(agent));
-            let others = streaming.into_iter().chain(args.peer.as_deref().map(Contender::peer));
+            let hashing = args.hash_only.then(|| Contender::hashing_agent(agent));
+            let others = streaming.into_iter().chain(hashing).chain(args.peer.as_deref().map(Contender::peer));
             let contenders: Vec<_> = [Contender::agent(agent)].into_iter().chain(others).collect();
             let report = snapshot::run(lab, &contenders, objects, args.runs).await?;
             return Ok((report.table()?, serde_json::to_value(&report)?));

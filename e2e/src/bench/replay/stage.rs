@@ -1,5 +1,6 @@
 //! What every scenario with a replayed cluster begins with, and how events are brought to it.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::{CHANGE_LABEL, Recording, World, record, serve};
 use crate::await_condition;
+use crate::bench::contender::agent_config;
 use crate::bench::dataset::Kind;
 use crate::bench::load::load;
 use crate::cluster::Level;
@@ -47,15 +49,14 @@ impl Stage {
         let world = Arc::new(World::new(recording(lab).await?, objects));
         let address = serve(Arc::clone(&world)).await?;
         let nats = lab.nats().jetstream().max_payload(8 * 1024 * 1024).start().await?;
-        let files = Files::write(lab.dir(), &address.to_string(), hash_only)?;
+        let (kubeconfig, config) = (kubeconfig(lab.dir(), address)?, agent_config(lab.dir(), hash_only)?);
         let arguments = ["run", "--log-level=warn", "--config"];
         let agent = if pinned {
             lab.daemon("bench-agent", "/usr/bin/taskset").args(["-c", "1"]).arg(program)
         } else {
             lab.daemon("bench-agent", program)
         };
-        let agent =
-            agent.args(arguments).arg(&files.config).env("KUBECONFIG", &files.kubeconfig).env("BROKER_URL", nats.url());
+        let agent = agent.args(arguments).arg(config).env("KUBECONFIG", kubeconfig).env("BROKER_URL", nats.url());
         let started = Instant::now();
         agent.start()?;
         let mut stage = Self { world, nats, agent, seconds: 0.0 };
@@ -123,25 +124,17 @@ fn change_of(object: &Value) -> Option<u64> {
     label.get("value")?.as_str()?.parse().ok()
 }
 
-struct Files {
-    kubeconfig: PathBuf,
-    config: PathBuf,
-}
-
-impl Files {
-    fn write(dir: &Path, server: &str, hash_only: bool) -> Result<Self> {
-        let files = Self { kubeconfig: dir.join("replay.kubeconfig"), config: dir.join("agent.json") };
-        let kubeconfig = json!({
-            "apiVersion": "v1", "kind": "Config", "current-context": "replay",
-            "clusters": [{"name": "replay", "cluster": {"server": format!("http://{server}")}}],
-            "contexts": [{"name": "replay", "context": {"cluster": "replay", "user": "nobody"}}],
-            "users": [{"name": "nobody", "user": {}}],
-        });
-        std::fs::write(&files.kubeconfig, kubeconfig.to_string())?;
-        let mode = if hash_only { "hashOnly" } else { "full" };
-        std::fs::write(&files.config, json!({"revision": "", "snapshot": {"mode": mode}}).to_string())?;
-        Ok(files)
-    }
+/// Writes a kubeconfig that leads to the replay.
+fn kubeconfig(dir: &Path, server: SocketAddr) -> Result<PathBuf> {
+    let file = dir.join("replay.kubeconfig");
+    let kubeconfig = json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": "replay",
+        "clusters": [{"name": "replay", "cluster": {"server": format!("http://{server}")}}],
+        "contexts": [{"name": "replay", "context": {"cluster": "replay", "user": "nobody"}}],
+        "users": [{"name": "nobody", "user": {}}],
+    });
+    std::fs::write(&file, kubeconfig.to_string()).with_context(|| format!("cannot write {}", file.display()))?;
+    Ok(file)
 }
 
 /// Calls `each` `rate` times a second, a few at a time, as events come from a cluster.
