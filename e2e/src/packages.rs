@@ -21,7 +21,16 @@ const NODE: &[(&str, &str)] = &[
     ("conntrack", "conntrack"),
     ("socat", "socat"),
     ("ethtool", "ethtool"),
+    // No node needs it: tests do, that let the clock jump.
+    ("libfaketime", LIBFAKETIME),
 ];
+
+/// Lets the wall clock of one process jump.
+#[cfg(target_arch = "aarch64")]
+pub const LIBFAKETIME: &str = "/usr/lib/aarch64-linux-gnu/faketime/libfaketime.so.1";
+/// Lets the wall clock of one process jump.
+#[cfg(not(target_arch = "aarch64"))]
+pub const LIBFAKETIME: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1";
 
 /// The packages that a cluster of `level` needs and this machine lacks.
 #[must_use]

@@ -69,6 +69,19 @@ impl Daemon {
         self
     }
 
+    /// Starts it by way of `program`, which gets `arguments` and then the command line so far, and has to become that.
+    #[must_use]
+    pub fn through<A: AsRef<OsStr>>(
+        mut self,
+        program: impl Into<PathBuf>,
+        arguments: impl IntoIterator<Item = A>,
+    ) -> Self {
+        let own = std::mem::replace(&mut self.program, program.into()).into_os_string();
+        let before = arguments.into_iter().map(|argument| argument.as_ref().to_owned());
+        self.arguments = before.chain([own]).chain(std::mem::take(&mut self.arguments)).collect();
+        self
+    }
+
     /// The process's name, which is its log file's too.
     #[must_use]
     pub fn name(&self) -> &str {

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use jiff::{SignedDuration, Timestamp};
 use meshsync_e2e::bench::load;
-use meshsync_e2e::faults::{Link, Trial};
+use meshsync_e2e::faults::{Clock, Link, MemoryLimit, Trial};
 use meshsync_e2e::metrics::Metrics;
 use meshsync_e2e::{await_condition, lab};
 
@@ -15,9 +16,17 @@ const STOPS_WITHIN: Duration = Duration::from_secs(20);
 fn it_is_killed_in_the_middle_of_its_snapshot() -> Result<()> {
     lab::run("process-snapshot", async |lab| {
         let trial = Trial::begin(lab, lab.nats().jetstream()).await?;
-        load::load(&trial.cluster.client().await?, 1_000).await?;
         trial.agent.kill().await?;
+        load::load(&trial.cluster.client().await?, 1_000).await?;
         trial.nats.drop_streams().await?;
+        // Copies for core subscribers are sent, but still on the way: they go down with it.
+        trial.proxy.set(Link::Slow(400_000));
+        trial.agent.start()?;
+        trial.tells(100).await?;
+        trial.agent.kill().await?;
+        trial.proxy.set(Link::Cut);
+        trial.churn.go_on(10).await?;
+        trial.proxy.set(Link::Open);
         // Its first objects, half of them, almost all: each of these snapshots begins where the killed one ended.
         for told in [5, 200, 400, 400, 200] {
             trial.agent.start()?;
@@ -25,7 +34,7 @@ fn it_is_killed_in_the_middle_of_its_snapshot() -> Result<()> {
             trial.agent.kill().await?;
         }
         trial.agent.start()?;
-        trial.end_of_the_killed().await
+        trial.end().await
     })
 }
 
@@ -48,7 +57,7 @@ fn it_is_killed_in_the_middle_of_batches_and_before_checkpoints() -> Result<()> 
             trial.agent.start()?;
             trial.tells(60).await?;
         }
-        trial.end_of_the_killed().await
+        trial.end().await
     })
 }
 
@@ -98,6 +107,61 @@ fn its_memory_does_not_grow_with_what_waits() -> Result<()> {
         ensure!(peak <= limit, "{peak} bytes were resident; at most {limit} may be");
         trial.end().await
     })
+}
+
+#[test]
+fn its_memory_is_limited_to_just_above_what_it_needs() -> Result<()> {
+    lab::run("process-limit", async |lab| {
+        let limit = MemoryLimit::new(lab)?;
+        let trial = Trial::begin_with(lab, lab.nats().jetstream(), |agent| limit.of(agent)).await?;
+        load::load(&trial.cluster.client().await?, 1_000).await?;
+        trial.live().await?;
+        ensure!(limit.used()? > 8 * 1024 * 1024, "the agent is not in the group: {} bytes", limit.used()?);
+        limit.set(trial.agent.resident_bytes()? + 8 * 1024 * 1024)?;
+        // What waits during an outage, all that is to be told again after it, and a list that begins anew.
+        trial.proxy.set(Link::Cut);
+        trial.churn.go_on(1_500).await?;
+        trial.proxy.set(Link::Open);
+        trial.nats.drop_streams().await?;
+        trial.live().await.context("after an outage")?;
+        let server = trial.cluster.component("kube-apiserver")?;
+        server.kill().await?;
+        server.start()?;
+        trial.cluster.await_apiserver().await?;
+        // Had the kernel ended it, it would not have come back by itself.
+        trial.agent.ensure_running()?;
+        trial.end().await
+    })
+}
+
+#[test]
+fn its_clock_jumps() -> Result<()> {
+    lab::run("process-clock", async |lab| {
+        let clock = Clock::new(lab.dir())?;
+        let trial = Trial::begin_with(lab, lab.nats().jetstream(), |agent| clock.of(agent)).await?;
+        for hours in [1, -2, 26, 0] {
+            clock.jump(hours * 3_600)?;
+            let began = hour_in(hours);
+            trial.churn.go_on(100).await?;
+            trial.live().await.with_context(|| format!("with a clock that is {hours} h wrong"))?;
+            let failures = Metrics::of_agent().await?.sum("meshsync_watch_failures_total");
+            ensure!(failures == 0.0, "{failures} watches were given up because of the clock");
+            // What has to connect, begin again and give up waiting does so, too.
+            trial.proxy.set(Link::Cut);
+            trial.churn.go_on(50).await?;
+            trial.proxy.set(Link::Open);
+            trial.live().await.with_context(|| format!("after a cut, with a clock that is {hours} h wrong"))?;
+            let log = trial.agent.log();
+            let jumped = [began, hour_in(hours)].iter().any(|hour| log.contains(hour));
+            ensure!(jumped, "the clock did not jump: nothing was logged by one that is {hours} h wrong");
+        }
+        trial.end().await
+    })
+}
+
+/// What a clock that is so many hours wrong shows now, to the hour, as logs have it.
+fn hour_in(hours: i64) -> String {
+    (Timestamp::now() + SignedDuration::from_hours(hours)).strftime("%Y-%m-%dT%H").to_string()
 }
 
 #[test]

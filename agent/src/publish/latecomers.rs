@@ -24,9 +24,14 @@ pub(super) struct Note {
 }
 
 impl Note {
+    /// What `action` says about `name`.
+    pub(super) const fn new(type_id: TypeId, name: ObjectName, action: Action) -> Self {
+        Self { type_id, name, action }
+    }
+
     /// What `item` said.
     pub(super) fn of(item: &Item) -> Self {
-        Self { type_id: item.type_id, name: item.name.clone(), action: item.action.clone() }
+        Self::new(item.type_id, item.name.clone(), item.action.clone())
     }
 }
 
@@ -54,6 +59,11 @@ impl Latecomers {
     /// Remembers what was confirmed.
     pub(super) fn note(&mut self, item: &Item) {
         self.sent.insert((item.type_id, item.name.clone()), item.action.clone());
+    }
+
+    /// Whether nothing is to be repeated so far.
+    pub(super) fn is_empty(&self) -> bool {
+        self.sent.is_empty()
     }
 
     /// Queues it all again; gives how much.

@@ -106,6 +106,13 @@ pub struct Carried {
     generation: u64,
 }
 
+impl Carried {
+    /// Whether no connection was worked on yet: what the stream holds, an earlier agent stored.
+    pub(super) const fn is_of_nobody(&self) -> bool {
+        self.generation == 0
+    }
+}
+
 impl Parts {
     pub(super) fn current_encoding(&self) -> Option<Encoding> {
         self.encoding.borrow().clone()

@@ -18,3 +18,11 @@ pub struct Checkpoint {
     /// Digest of them, 16 hexadecimal digits: see `digest` in the documentation of the stream.
     pub digest: String,
 }
+
+/// The payload of the mark up to which core subscribers were told, as JSON. What is stored behind that, they may not have heard
+/// of: the agent was killed, or is about to tell them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ToldMark {
+    /// Sequence of a message in the same stream.
+    pub sequence: u64,
+}

@@ -9,7 +9,7 @@ mod setup;
 mod stamp;
 mod subject;
 
-pub use checkpoint::Checkpoint;
+pub use checkpoint::{Checkpoint, ToldMark};
 pub use progress::{Position, Progress};
 pub use read::{Entry, ReadError, read_bodies, read_checkpoints, read_headers};
 pub use setup::{SetupError, StreamSettings, ensure, open};

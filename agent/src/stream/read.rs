@@ -72,7 +72,11 @@ pub async fn read_bodies(
 /// As of [`read_headers`].
 pub async fn read_checkpoints(stream: &Stream, subjects: &Subjects) -> Result<HashMap<TypeKey, Checkpoint>, ReadError> {
     let mut checkpoints = HashMap::new();
+    let mark = subjects.told_mark();
     read(stream, subjects.all_checkpoints(), false, |message, _| {
+        if *message.subject == *mark {
+            return;
+        }
         let key = subjects.parse_checkpoint(&message.subject);
         match (key, serde_json::from_slice(&message.payload)) {
             (Some(key), Ok(checkpoint)) => {

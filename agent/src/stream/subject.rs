@@ -101,7 +101,13 @@ impl Subjects {
         format!("meshsync.checkpoint.{}.{}.{}", self.cluster, group_token(&key.group), escape(&key.plural))
     }
 
-    /// All checkpoints.
+    /// Up to which message core subscribers were told.
+    #[must_use]
+    pub fn told_mark(&self) -> String {
+        format!("meshsync.checkpoint.{}.told", self.cluster)
+    }
+
+    /// All checkpoints, and the mark.
     #[must_use]
     pub fn all_checkpoints(&self) -> String {
         format!("meshsync.checkpoint.{}.>", self.cluster)

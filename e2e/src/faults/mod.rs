@@ -1,8 +1,12 @@
 //! Faults, injected on the real thing, and the checker that tells whether an agent stood them.
 
+mod clock;
 pub mod invariants;
+mod memory_limit;
 mod proxy;
 mod trial;
 
+pub use clock::Clock;
+pub use memory_limit::MemoryLimit;
 pub use proxy::{Link, Proxy};
 pub use trial::{NAMESPACE, Trial};

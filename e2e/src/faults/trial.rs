@@ -153,16 +153,6 @@ impl Trial {
         self.check(&writes).await
     }
 
-    /// As [`end`](Self::end), after agents that were killed: what one had stored and not told yet, core subscribers hear of
-    /// when it changes again, or when they ask.
-    ///
-    /// # Errors
-    /// What does not hold.
-    pub async fn end_of_the_killed(mut self) -> Result<()> {
-        let writes = self.come_to_rest().await?;
-        self.check(&writes).await
-    }
-
     async fn come_to_rest(&mut self) -> Result<Vec<Write>> {
         self.live().await.context("after the fault")?;
         self.churn.go_on(ENOUGH).await?;

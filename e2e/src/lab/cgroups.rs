@@ -20,6 +20,19 @@ pub(super) fn create(name: &str) -> Result<()> {
     Ok(())
 }
 
+/// Creates the group `name` in the hierarchy that limits memory, and gives its directory.
+pub(super) fn create_for_memory(name: &str) -> Result<PathBuf> {
+    let limits_memory = |root: &PathBuf| {
+        let controllers = fs::read_to_string(root.join("cgroup.controllers")).unwrap_or_default();
+        root.join("memory.limit_in_bytes").exists() || controllers.split_whitespace().any(|name| name == "memory")
+    };
+    let root =
+        hierarchies()?.into_iter().find(limits_memory).context("no control groups limit memory on this machine")?;
+    let group = root.join(name);
+    fs::create_dir_all(&group).with_context(|| format!("cannot create the control group {}", group.display()))?;
+    Ok(group)
+}
+
 /// Ids of all processes in the group `name` and below it.
 pub(super) fn pids(name: &str) -> Result<Vec<i32>> {
     let mut found = Vec::new();

@@ -136,6 +136,14 @@ impl Lab {
         Daemon::new(&self.dir, name, program.into())
     }
 
+    /// Directory of a control group in which memory can be limited; what is in it ends with the lab.
+    ///
+    /// # Errors
+    /// When there is none on this machine, or this user may not make groups.
+    pub fn memory_group(&self) -> Result<PathBuf> {
+        cgroups::create_for_memory(&namespace_of(&self.name))
+    }
+
     /// Runs `work` on a thread of its own inside the lab's namespace, with a tokio runtime whose threads are inside too.
     ///
     /// # Errors

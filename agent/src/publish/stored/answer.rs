@@ -55,6 +55,7 @@ impl Session<'_> {
                 if !(self.has_rival() && self.parts.queue.makes_superfluous(&object.item)) {
                     self.core.send(&object.item, object.payload.clone(), self.flight.next_number()).await;
                 }
+                self.core.told(sequence);
                 self.confirm(*object, sequence);
             }
             (Sent::Object(object), Answer::Stored { duplicate: true, .. } | Answer::Conflict) => {

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use async_nats::Client;
 use bytes::Bytes;
 
+use super::told::{Copies, Told};
 use crate::publish::latecomers::{Latecomers, Note};
 use crate::publish::outbox::Item;
 use crate::publish::parts::{DATA_SUBJECT, until};
@@ -21,6 +22,7 @@ const KEPT_CAPACITY: usize = 1_024;
 pub(super) struct CoreCopy {
     client: Client,
     latecomers: Option<Latecomers>,
+    told: Told,
     /// Sent, and nothing that was sent later has been answered yet: with the number of the first such message.
     unproven: VecDeque<(u64, Note)>,
     /// Handled by the broker a moment ago.
@@ -28,8 +30,8 @@ pub(super) struct CoreCopy {
 }
 
 impl CoreCopy {
-    pub(super) fn new(client: Client, latecomers: Option<Latecomers>) -> Self {
-        Self { client, latecomers, unproven: VecDeque::new(), recent: VecDeque::new() }
+    pub(super) fn new(client: Client, latecomers: Option<Latecomers>, told: Told) -> Self {
+        Self { client, latecomers, told, unproven: VecDeque::new(), recent: VecDeque::new() }
     }
 
     /// Sends a copy; `next_number` is that of the next message that will be answered.
@@ -41,6 +43,11 @@ impl CoreCopy {
             latecomers.note(item);
         }
         self.unproven.push_back((next_number, Note::of(item)));
+    }
+
+    /// The message with this sequence was sent on, or something newer about the same object is about to be.
+    pub(super) fn told(&mut self, sequence: u64) {
+        self.told.sent(sequence);
     }
 
     /// The message with this number was answered: the broker has handled what was sent before it.
@@ -69,6 +76,17 @@ impl CoreCopy {
         !self.unproven.is_empty()
     }
 
+    /// Up to which sequence everything has arrived, when that is to be noted.
+    pub(super) fn due_mark(&mut self, queue: &Queue) -> Option<u64> {
+        if self.latecomers.as_ref().is_some_and(|latecomers| !latecomers.is_empty()) {
+            return None;
+        }
+        let number = |note: Option<&(u64, Note)>| note.map(|(number, _)| *number);
+        let unproven = number(self.unproven.front()).zip(number(self.unproven.back()));
+        let oldest_order = queue.oldest_orders().into_values().min();
+        self.told.due(Copies { unproven, oldest_order })
+    }
+
     /// Until [`CoreCopy::repeat_if_due`] has something to do.
     pub(super) async fn due(&self) {
         until(self.latecomers.as_ref().map(Latecomers::until)).await;
@@ -77,6 +95,7 @@ impl CoreCopy {
     pub(super) fn repeat_if_due(&mut self, queue: &Queue) {
         if let Some(due) = self.latecomers.take_if(|latecomers| latecomers.until() <= Instant::now()) {
             let repeated = due.repeat(queue);
+            self.told.again_before(queue.next_order());
             tracing::debug!(repeated, "published again for consumers that reconnected later");
         }
     }

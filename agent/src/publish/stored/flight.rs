@@ -25,7 +25,7 @@ pub(super) enum Sent {
     Object(Box<SentObject>),
     /// A checkpoint of a type.
     Checkpoint(TypeId),
-    /// Nothing: its answer says that everything before it has been handled.
+    /// A mark, or nothing: the answer says that everything before it has been handled.
     Marker,
 }
 

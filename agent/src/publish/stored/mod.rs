@@ -9,9 +9,11 @@ mod conflict;
 mod core_copy;
 mod fetch;
 mod flight;
+mod leave;
 mod reconcile;
 mod restore;
 mod send;
+mod told;
 
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -25,13 +27,15 @@ use self::checkpoints::Checkpoints;
 use self::core_copy::CoreCopy;
 use self::fetch::Fetches;
 use self::flight::{Flight, Sent, SentObject};
+use self::leave::read_told;
 use self::reconcile::{Look, Reconciler};
 use self::restore::{Report, restore};
+use self::told::Told;
 use super::latecomers::Note;
 use super::message::Encoding;
 use super::outbox::{Item, Next};
 use super::parts::{Parts, Problem, until, wait};
-use crate::stream::{Checkpoint, StreamSettings, Subjects, read_checkpoints};
+use crate::stream::{StreamSettings, Subjects, read_checkpoints};
 
 /// How long a broker may leave everything without an answer before it is taken for gone.
 const ACKNOWLEDGED_WITHIN: Duration = Duration::from_secs(15);
@@ -105,9 +109,10 @@ impl<'p> Session<'p> {
         let inbox = client.new_inbox();
         let answers = client.subscribe(format!("{inbox}.*")).await.map_err(|error| Problem(error.to_string()))?;
         let subjects = Subjects::new(&encoding.cluster_id);
-        let reconciler = read_back(parts, &encoding, &mut stream, &subjects).await?;
-        let core = CoreCopy::new(client, parts.new_connection(generation));
-        Ok(Self {
+        let (reconciler, told) = read_back(parts, &encoding, &mut stream, &subjects).await?;
+        let is_new = told.is_none();
+        let core = CoreCopy::new(client, parts.new_connection(generation), told.unwrap_or(Told::new(0, 0)));
+        let mut session = Self {
             parts,
             encoding,
             generation,
@@ -124,7 +129,11 @@ impl<'p> Session<'p> {
             met_rival: None,
             paused_until: None,
             pause: PAUSES.0,
-        })
+        };
+        if is_new {
+            session.store_told(0).await;
+        }
+        Ok(session)
     }
 
     /// Works until the session cannot go on; nothing that is not confirmed is lost.
@@ -236,10 +245,7 @@ impl<'p> Session<'p> {
             return Some(End::Stale);
         }
         self.core.forget_old(now);
-        self.store_checkpoints().await;
-        if self.core.has_unproven() && self.flight.is_empty() {
-            self.send_marker().await;
-        }
+        self.leave_marks().await;
         None
     }
 
@@ -250,75 +256,39 @@ impl<'p> Session<'p> {
         let objects = self.parts.store.tables().iter().map(|(.., table)| table.stored_digest().objects).sum();
         self.reconciler.judge(now, Look { newest, messages, objects })
     }
-
-    async fn store_checkpoints(&mut self) {
-        for (type_id, position) in self.checkpoints.due(&self.parts.progress, &self.parts.queue) {
-            let Some(table) = self.parts.store.table(type_id) else { continue };
-            let digest = table.stored_digest();
-            let checkpoint = Checkpoint {
-                resource_version: position.version.to_string(),
-                fingerprint: format!("{:016x}", position.fingerprint),
-                objects: digest.objects,
-                digest: digest.to_string(),
-            };
-            let Ok(payload) = serde_json::to_vec(&checkpoint) else { continue };
-            let answer_to = self.flight.add(Sent::Checkpoint(type_id));
-            let subject = self.subjects.checkpoint(&position.key);
-            if let Err(error) = self.parts.broker.client.publish_with_reply(subject, answer_to, payload.into()).await {
-                tracing::warn!(%error, "the broker client refuses a checkpoint");
-            }
-        }
-    }
-
-    async fn send_marker(&mut self) {
-        let answer_to = self.flight.add(Sent::Marker);
-        if let Err(error) = self.parts.broker.client.publish(answer_to, Default::default()).await {
-            tracing::warn!(%error, "the broker client refuses a marker");
-        }
-    }
-
-    /// Everything is published: leaves checkpoints, so that the next agent begins where this one ends.
-    async fn finish(&mut self) -> End {
-        self.store_checkpoints().await;
-        if self.core.has_unproven() {
-            self.send_marker().await;
-        }
-        let deadline = tokio::time::Instant::now() + ACKNOWLEDGED_WITHIN;
-        while !self.flight.is_empty() {
-            match tokio::time::timeout_at(deadline, self.answers.next()).await {
-                Ok(Some(answer)) => {
-                    if self.take_answers(answer).await.is_some() {
-                        break;
-                    }
-                }
-                _ => break,
-            }
-        }
-        End::Drained
-    }
 }
 
-/// Brings snapshot and stream together, and lets the watches begin from where the stream ends.
+/// Brings snapshot and stream together, and lets the watches begin from where the stream ends. Gives how far core subscribers
+/// are, too; `None` in a stream that is new.
 async fn read_back(
-    parts: &Parts,
+    parts: &mut Parts,
     encoding: &Encoding,
     stream: &mut Stream,
     subjects: &Subjects,
-) -> Result<Reconciler, Problem> {
+) -> Result<(Reconciler, Option<Told>), Problem> {
     let began = Instant::now();
     // Before it is read: what somebody else writes meanwhile is found the next time.
     let newest = stream.info().await.map_err(|error| Problem(error.to_string()))?.state.last_sequence;
+    let marked = read_told(stream, subjects).await?;
+    // What an earlier session of this agent stored is carried over from it.
+    let told = marked.filter(|_| parts.carried.is_of_nobody()).unwrap_or(u64::MAX);
     parts.progress.reading();
     let in_force = parts.in_force.borrow().clone();
-    let report = restore(stream, subjects, encoding.name(), &parts.store, &parts.queue, &in_force).await?;
+    let report = restore(stream, subjects, encoding.name(), &parts.store, &parts.queue, &in_force, told).await?;
     let mut checkpoints = read_checkpoints(stream, subjects).await?;
     for key in &report.to_list {
         checkpoints.remove(key);
     }
-    let Report { stored, taken, resent, ghosts, to_list: _ } = report;
-    tracing::info!(stored, taken, resent, ghosts, checkpoints = checkpoints.len(), took = ?began.elapsed(), "stream read");
+    let Report { stored, taken, resent, ghosts, to_list: _, untold, newest: newest_object } = report;
+    let (untold_count, checkpoints_read) = (untold.len(), checkpoints.len());
+    tracing::info!(
+        stored, taken, resent, ghosts, untold = untold_count, checkpoints = checkpoints_read, took = ?began.elapsed(),
+        "stream read"
+    );
+    parts.carried.unproven.extend(untold);
     parts.progress.done(checkpoints);
-    Ok(Reconciler::new(Instant::now(), began.elapsed(), newest))
+    let told = (newest > 0).then(|| Told::new(marked.unwrap_or_default(), newest_object));
+    Ok((Reconciler::new(Instant::now(), began.elapsed(), newest), told))
 }
 
 /// What ended a wait.

@@ -9,12 +9,14 @@ use meshsync_crds::discovery::ServedType;
 use crate::discover::InForce;
 use crate::encode::EventType;
 use crate::object::Uid;
+use crate::publish::latecomers::Note;
+use crate::publish::outbox::Action;
 use crate::publish::queue::Queue;
 use crate::snapshot::{Removed, Restored, Store, Stored, Table, Told, TypeId};
 use crate::stream::{Entry, ReadError, Subjects, TypeKey, read_headers};
 
 /// What reading back found.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub(super) struct Report {
     /// Objects in the stream.
     pub(super) stored: usize,
@@ -26,6 +28,10 @@ pub(super) struct Report {
     pub(super) ghosts: usize,
     /// Types that need a list whatever their checkpoint says.
     pub(super) to_list: Vec<TypeKey>,
+    /// What is stored, and core subscribers may not have heard of.
+    pub(super) untold: Vec<Note>,
+    /// Sequence of the newest message about an object.
+    pub(super) newest: u64,
 }
 
 struct Watched {
@@ -36,6 +42,7 @@ struct Watched {
 }
 
 /// Reads the stream's headers and queues whatever is needed to make it as the snapshot is. Nothing may be sent meanwhile.
+/// What is stored behind the sequence `told` is noted.
 pub(super) async fn restore(
     stream: &Stream,
     subjects: &Subjects,
@@ -43,6 +50,7 @@ pub(super) async fn restore(
     store: &Store,
     queue: &Queue,
     in_force: &InForce,
+    told: u64,
 ) -> Result<Report, ReadError> {
     let mut report = Report::default();
     let mut strangers: BTreeMap<(TypeKey, String, String), Vec<Removed>> = BTreeMap::new();
@@ -53,6 +61,11 @@ pub(super) async fn restore(
     let mut tables: HashMap<TypeKey, Watched> = store.tables().into_iter().map(watched).collect();
 
     read_headers(stream, subjects, subjects.all_objects(), |entry| {
+        report.newest = report.newest.max(entry.sequence);
+        if entry.sequence > told {
+            let type_id = tables.get(&entry.key).map(|of| of.type_id);
+            report.untold.push(note(&entry, type_id.unwrap_or_else(|| store.intern(&stranger_of(&entry)))));
+        }
         if entry.stamp.event == EventType::Deleted {
             return;
         }
@@ -111,6 +124,24 @@ fn take_in(entry: Entry, of: &mut Watched, encoding: &str, queue: &Queue, report
             queue.delete(of.type_id, [removed]);
         }
     }
+}
+
+/// What an entry tells core subscribers.
+fn note(entry: &Entry, type_id: TypeId) -> Note {
+    let Entry { key: _, name, stamp, sequence, payload: _ } = entry.clone();
+    let uid = stamp.uid.unwrap_or_else(|| Uid::named(&name));
+    let action = match stamp.event {
+        EventType::Deleted => {
+            let resource_version = stamp.resource_version;
+            Action::Delete(Box::new(Removed { uid, name: name.clone(), resource_version, told: Told::Yes, sequence }))
+        }
+        EventType::Added | EventType::Modified => Action::Upsert { uid, resync: true },
+    };
+    Note::new(type_id, name, action)
+}
+
+fn stranger_of(entry: &Entry) -> ServedType {
+    stranger(&entry.key, &entry.stamp.api_version, entry.stamp.kind.clone())
 }
 
 /// A type of which there are objects in the stream, while it is not watched: as much of it as a delete has to tell.

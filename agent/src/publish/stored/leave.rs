@@ -1,0 +1,96 @@
+//! What a session leaves in the stream for the one after it: how far the watches are, and how far core subscribers are.
+
+use async_nats::jetstream::stream::{DirectGetErrorKind, Stream};
+use futures::StreamExt;
+
+use super::flight::Sent;
+use super::{ACKNOWLEDGED_WITHIN, End, Session};
+use crate::publish::parts::Problem;
+use crate::stream::{Checkpoint, Subjects, ToldMark};
+
+impl Session<'_> {
+    /// Stores what is due.
+    pub(super) async fn leave_marks(&mut self) {
+        self.store_checkpoints().await;
+        if let Some(sequence) = self.core.due_mark(&self.parts.queue) {
+            self.store_told(sequence).await;
+        }
+        if self.core.has_unproven() && self.flight.is_empty() {
+            self.send_marker().await;
+        }
+    }
+
+    async fn store_checkpoints(&mut self) {
+        for (type_id, position) in self.checkpoints.due(&self.parts.progress, &self.parts.queue) {
+            let Some(table) = self.parts.store.table(type_id) else { continue };
+            let digest = table.stored_digest();
+            let checkpoint = Checkpoint {
+                resource_version: position.version.to_string(),
+                fingerprint: format!("{:016x}", position.fingerprint),
+                objects: digest.objects,
+                digest: digest.to_string(),
+            };
+            let Ok(payload) = serde_json::to_vec(&checkpoint) else { continue };
+            let answer_to = self.flight.add(Sent::Checkpoint(type_id));
+            let subject = self.subjects.checkpoint(&position.key);
+            if let Err(error) = self.parts.broker.client.publish_with_reply(subject, answer_to, payload.into()).await {
+                tracing::warn!(%error, "the broker client refuses a checkpoint");
+            }
+        }
+    }
+
+    /// Notes that core subscribers were sent everything up to this sequence.
+    pub(super) async fn store_told(&mut self, sequence: u64) {
+        let Ok(payload) = serde_json::to_vec(&ToldMark { sequence }) else { return };
+        let answer_to = self.flight.add(Sent::Marker);
+        let subject = self.subjects.told_mark();
+        if let Err(error) = self.parts.broker.client.publish_with_reply(subject, answer_to, payload.into()).await {
+            tracing::warn!(%error, "the broker client refuses a mark");
+        }
+    }
+
+    async fn send_marker(&mut self) {
+        let answer_to = self.flight.add(Sent::Marker);
+        if let Err(error) = self.parts.broker.client.publish(answer_to, Default::default()).await {
+            tracing::warn!(%error, "the broker client refuses a marker");
+        }
+    }
+
+    /// Everything is published: leaves the last marks, so that the next agent begins where this one ends.
+    pub(super) async fn finish(&mut self) -> End {
+        let deadline = tokio::time::Instant::now() + ACKNOWLEDGED_WITHIN;
+        self.store_checkpoints().await;
+        if self.core.has_unproven() {
+            self.send_marker().await;
+        }
+        if self.answered(deadline).await {
+            // The one that is under way, and the one after it.
+            while let Some(sequence) = self.core.due_mark(&self.parts.queue) {
+                self.store_told(sequence).await;
+            }
+            self.answered(deadline).await;
+        }
+        End::Drained
+    }
+
+    /// Waits for all answers; whether they came.
+    async fn answered(&mut self, deadline: tokio::time::Instant) -> bool {
+        while !self.flight.is_empty() {
+            let Ok(Some(answer)) = tokio::time::timeout_at(deadline, self.answers.next()).await else { return false };
+            if self.take_answers(answer).await.is_some() {
+                return false;
+            }
+        }
+        true
+    }
+}
+
+/// What the mark says up to which core subscribers were told; `None` where an agent stored that knew no mark.
+pub(super) async fn read_told(stream: &Stream, subjects: &Subjects) -> Result<Option<u64>, Problem> {
+    match stream.direct_get_last_for_subject(subjects.told_mark()).await {
+        // One that cannot be read is no reason to leave anything out.
+        Ok(mark) => Ok(Some(serde_json::from_slice(&mark.payload).map_or(0, |ToldMark { sequence }| sequence))),
+        Err(error) if error.kind() == DirectGetErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Problem(error.to_string())),
+    }
+}
