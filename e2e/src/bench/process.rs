@@ -27,6 +27,15 @@ pub fn usage(pid: u32) -> Result<Usage> {
     parse(&read("status")?, &read("stat")?).with_context(|| format!("/proc/{pid} is not as proc(5) describes it"))
 }
 
+/// Files, sockets and such that the process has open.
+///
+/// # Errors
+/// The process is gone, or is another user's.
+pub fn descriptors(pid: u32) -> Result<usize> {
+    let path = format!("/proc/{pid}/fd");
+    Ok(std::fs::read_dir(&path).with_context(|| format!("cannot read {path}"))?.count())
+}
+
 /// Makes [`Usage::peak_rss`] begin anew from what is resident now; see proc(5).
 ///
 /// # Errors

@@ -4,6 +4,7 @@ mod bench;
 mod check;
 mod clusters;
 mod demo;
+mod soak;
 mod test;
 mod test_run;
 
@@ -43,6 +44,8 @@ enum Command {
     Kubectl(clusters::KubectlArgs),
     /// Measures the agent beside a client that reads the same lists and throws them away.
     Bench(bench::BenchArgs),
+    /// Injects random faults under churn for as long as you like, and checks that nothing is lost and nothing grows.
+    Soak(soak::SoakArgs),
     /// Shows the main job on a real cluster: install, snapshot, a type that leaves, events.
     Demo(demo::DemoArgs),
     /// Builds and runs all tests of the workspace; the last line is `N passed, N failed`.
@@ -59,6 +62,7 @@ pub fn main() -> ExitCode {
         Command::Status(args) => clusters::status(&args),
         Command::Kubectl(args) => clusters::kubectl(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Soak(args) => soak::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Test(args) => test::run(&args),
     };

@@ -4,6 +4,7 @@ mod clock;
 pub mod invariants;
 mod memory_limit;
 mod proxy;
+pub mod soak;
 mod trial;
 
 pub use clock::Clock;

@@ -1,0 +1,52 @@
+//! The benchmarks and the soak, small: they work, and what they measure is measured.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use meshsync_e2e::bench::contender::Contender;
+use meshsync_e2e::bench::{replay, snapshot};
+use meshsync_e2e::faults::soak::{Plan, soak};
+use meshsync_e2e::lab;
+use meshsync_e2e::programs::binary;
+
+#[test]
+fn a_snapshot_and_a_restart_are_measured() -> Result<()> {
+    lab::run("measure-snapshot", async |lab| {
+        let agent = binary("meshsync-agent")?;
+        let contenders = [Contender::agent(&agent), Contender::hashing_agent(&agent)];
+        let report = snapshot::run(lab, &contenders, 500, 1).await?;
+        ensure!(report.objects > 500, "{} objects", report.objects);
+        for (name, runs) in &report.contenders {
+            ensure!(runs.len() == 1, "{name}: {} runs", runs.len());
+            for run in runs {
+                let used = run.seconds > 0.0 && run.cpu_seconds > 0.0 && run.peak_mib > 1.0;
+                ensure!(used && run.requests > 50, "{name} used nothing: {run:?}");
+                ensure!(run.broker_bytes > 500 * 1_000, "{name} sent nothing: {run:?}");
+                ensure!(run.restart_seconds > 0.0, "{name} was not started again: {run:?}");
+                let most = report.list_bytes / 100;
+                ensure!(run.restart_bytes <= most, "{name} read {} bytes to begin again", run.restart_bytes);
+            }
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn replayed_events_are_measured() -> Result<()> {
+    lab::run("measure-replay", async |lab| {
+        let agent = binary("meshsync-agent")?;
+        let latency = replay::latency(lab, &agent, 500, 200, Duration::from_secs(8)).await?;
+        ensure!(latency.events > 1_000 && latency.p50_ms > 0.0 && latency.p99_ms >= latency.p50_ms, "{latency:?}");
+        Ok(())
+    })
+}
+
+#[test]
+fn a_soak_checks_what_it_damages() -> Result<()> {
+    lab::run("measure-soak", async |lab| {
+        let plan = Plan { duration: Duration::from_secs(20), outage: Some(Duration::from_secs(5)), seed: 3 };
+        let outcome = soak(lab, plan).await?;
+        ensure!(outcome.faults > 0 && outcome.outage_rss_mib > 1.0 && !outcome.judged, "{outcome:?}");
+        Ok(())
+    })
+}
