@@ -43,7 +43,7 @@ pub fn status(input: &Dereferenced, findings: &Findings, outcome: &Outcome<'_>, 
         (AUTHORIZED, authorized(findings, outcome)),
         (BROKER_AVAILABLE, broker_available(input, outcome)),
         (AGENT_AVAILABLE, agent_available(input, outcome, agent.as_ref())),
-        (PUBLISHED, published(agent.as_ref())),
+        (PUBLISHED, published(input, agent.as_ref())),
     ];
     for (condition, verdict) in &verdicts {
         set(&mut conditions, condition, verdict, generation, now);
@@ -147,6 +147,7 @@ fn external_available(input: &Dereferenced, url: &str) -> Verdict {
         Some(broker) if broker.url != url => {
             Verdict::unknown("NotReported", format!("the agent has not reported on {url} yet"))
         }
+        Some(broker) if broker.connected && !input.agent_available => silent(agent),
         Some(broker) if broker.connected => Verdict::yes("Connected", format!("the agent is connected to {url}")),
         Some(broker) => {
             let why = broker.error.as_ref().map(|error| format!(": {error}")).unwrap_or_default();
@@ -184,9 +185,16 @@ fn pod_selector(applied: &Applied) -> String {
     format!("{}={}", meshsync_crds::names::LABEL_MESHSYNC_NAME, applied.input.identity.name)
 }
 
-fn published(agent: Option<&AgentStatus>) -> Verdict {
+/// What an agent said that all is well is no longer known to be true once it is gone.
+fn silent(agent: &AgentStatus) -> Verdict {
+    let when = agent.reported_at.as_ref().map(|at| format!(" at {}", at.0)).unwrap_or_default();
+    Verdict::unknown("AgentUnavailable", format!("the agent last said so{when}; its pod is not available now"))
+}
+
+fn published(input: &Dereferenced, agent: Option<&AgentStatus>) -> Verdict {
     let Some(agent) = agent else { return Verdict::unknown("NotReported", "the agent has not reported yet") };
     match agent.phase {
+        AgentPhase::Live if !input.agent_available => silent(agent),
         AgentPhase::Live => Verdict::yes("Live", "everything that is watched is with the broker"),
         // What is refused or rejected is told by other conditions; what could be watched is published.
         AgentPhase::Degraded
@@ -219,6 +227,7 @@ fn count(count: usize) -> i32 {
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
     use meshsync_crds::AgentBrokerStatus;
     use serde_json::json;
 
@@ -227,6 +236,7 @@ mod tests {
 
     fn external(broker: Option<AgentBrokerStatus>) -> Verdict {
         let mut input = dereferenced(json!({"broker": {"external": {"url": "nats://new:4222"}}}), &[]);
+        input.agent_available = true;
         // What it says for people must not matter.
         let agent = AgentStatus { broker, message: "no connection to the broker".into(), ..AgentStatus::default() };
         input.meshsync.status = Some(MeshSyncStatus { agent: Some(agent), ..MeshSyncStatus::default() });
@@ -244,6 +254,28 @@ mod tests {
         let said = "the agent cannot connect to nats://new:4222: DNS error; check spec.broker.external";
         assert_eq!(external(connection("nats://new:4222", Some("DNS error"))), Verdict::no("Unreachable", said));
         assert_eq!(external(None).status, None, "an agent of an older release");
+    }
+
+    #[test]
+    fn what_a_dead_agent_said_is_not_known_to_be_true() {
+        let mut input = dereferenced(json!({"broker": {"external": {"url": "nats://new:4222"}}}), &[]);
+        let agent = |phase| AgentStatus {
+            broker: connection("nats://new:4222", None),
+            phase,
+            message: "behind".into(),
+            reported_at: Some(Time("2026-11-25T08:00:00Z".parse().unwrap())),
+            ..AgentStatus::default()
+        };
+        let live = agent(AgentPhase::Live);
+        input.meshsync.status = Some(MeshSyncStatus { agent: Some(live.clone()), ..MeshSyncStatus::default() });
+        input.agent_available = true;
+        assert_eq!(published(&input, Some(&live)).status, Some(true));
+        input.agent_available = false;
+        let said = "the agent last said so at 2026-11-25T08:00:00Z; its pod is not available now";
+        assert_eq!(published(&input, Some(&live)), Verdict::unknown("AgentUnavailable", said));
+        assert_eq!(external_available(&input, "nats://new:4222"), Verdict::unknown("AgentUnavailable", said));
+        // What is wrong stays told: an agent without a broker is not ready, and lives.
+        assert_eq!(published(&input, Some(&agent(AgentPhase::Degraded))), Verdict::no("Degraded", "behind"));
     }
 
     #[test]
