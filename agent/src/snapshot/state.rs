@@ -17,6 +17,7 @@ const TRAIN_AT: usize = 128;
 pub(super) struct State {
     pub(super) rows: Rows,
     pub(super) codec: Arc<Codec>,
+    /// Whether there is a dictionary, or there is to be none.
     trained: bool,
     mode: SnapshotMode,
     /// Rows with a body.
@@ -120,6 +121,11 @@ impl State {
         });
         self.train_if_due();
         Outcome::Added { replaced }
+    }
+
+    /// Of Secrets: pieces of values do not belong into memory that outlives them.
+    pub(super) fn forbid_dictionary(&mut self) {
+        self.trained = true;
     }
 
     /// A dictionary takes memory, too: it is not worth it for bodies that are held for a moment.

@@ -63,7 +63,9 @@ impl Store {
     pub fn open(&self, served: &ServedType) -> (TypeId, Arc<Table>) {
         let mut state = self.write();
         let id = state.intern(served);
-        (id, Arc::clone(state.tables.entry(id).or_default()))
+        let is_secrets = served.group.is_empty() && served.plural == "secrets";
+        let table = || if is_secrets { Table::without_dictionary() } else { Table::new() };
+        (id, Arc::clone(state.tables.entry(id).or_insert_with(table)))
     }
 
     /// The id of a type, whether or not it has a table.

@@ -118,6 +118,14 @@ impl Table {
         Arc::default()
     }
 
+    /// An empty table whose bodies are compressed one by one: a dictionary would hold parts of them.
+    #[must_use]
+    pub fn without_dictionary() -> Arc<Self> {
+        let table = Self::new();
+        table.lock().forbid_dictionary();
+        table
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         // Nothing panics while holding the lock; if it did, a row at worst would be missing until the next list.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
