@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 /// First delay after a failure.
 const FIRST: Duration = Duration::from_secs(1);
-/// Longest delay.
-const LONGEST: Duration = Duration::from_secs(60);
+/// Longest delay: that of client-go's reflector.
+const LONGEST: Duration = Duration::from_secs(30);
 /// How long things must have gone well before the delay starts small again. A watch that lists fine and dies at once
 /// must not be retried every second for ever.
 const HEALTHY_AFTER: Duration = Duration::from_secs(30);
@@ -15,11 +15,12 @@ const HEALTHY_AFTER: Duration = Duration::from_secs(30);
 pub(crate) struct Pace {
     next: Duration,
     healthy_since: Option<Instant>,
+    expired_at: Option<Instant>,
 }
 
 impl Default for Pace {
     fn default() -> Self {
-        Self { next: FIRST, healthy_since: None }
+        Self { next: FIRST, healthy_since: None, expired_at: None }
     }
 }
 
@@ -39,6 +40,19 @@ impl Pace {
         self.next = (self.next * 2).min(LONGEST);
         // Up to half as long again: clients that failed together must not come back together.
         delay.mul_f64(1.0 + jitter.clamp(0.0, 1.0) / 2.0).max(server_asks.unwrap_or_default())
+    }
+
+    /// The server answers that the history which a watch needs is gone: that is no reason to wait for a list, unless the last
+    /// one did not help. `jitter` is from 0 to 1.
+    pub(crate) fn expired(&mut self, now: Instant, jitter: f64) -> Duration {
+        let again = self.expired_at.replace(now).is_some_and(|before| now.duration_since(before) < HEALTHY_AFTER);
+        if again {
+            return self.failed(now, None, jitter);
+        }
+        self.next = FIRST;
+        self.healthy_since = None;
+        // An API server that was started anew says it to all watches at the same time.
+        FIRST.mul_f64(jitter.clamp(0.0, 1.0))
     }
 
     /// Forget the past: something changed that may well have been the cause.
@@ -64,16 +78,29 @@ mod tests {
     }
 
     #[test]
-    fn delays_grow_to_a_minute_and_start_small_only_after_a_healthy_while() {
+    fn delays_grow_to_half_a_minute_and_start_small_only_after_a_healthy_while() {
         let mut pace = Pace::default();
         let start = Instant::now();
-        assert_eq!(delays(&mut pace, start, 8), [1, 2, 4, 8, 16, 32, 60, 60]);
+        assert_eq!(delays(&mut pace, start, 7), [1, 2, 4, 8, 16, 30, 30]);
         pace.healthy(start);
-        assert_eq!(delays(&mut pace, start + Duration::from_secs(29), 1), [60]);
+        assert_eq!(delays(&mut pace, start + Duration::from_secs(29), 1), [30]);
         pace.healthy(start);
         assert_eq!(delays(&mut pace, start + Duration::from_secs(30), 2), [1, 2]);
         pace.reset();
         assert_eq!(delays(&mut pace, start, 1), [1]);
+    }
+
+    #[test]
+    fn a_watch_that_is_too_old_is_followed_by_a_list_at_once_unless_that_did_not_help() {
+        let mut pace = Pace::default();
+        let start = Instant::now();
+        // The server was away, and comes back without history.
+        delays(&mut pace, start, 6);
+        assert_eq!(pace.expired(start, 0.5), Duration::from_millis(500));
+        let soon = start + Duration::from_secs(1);
+        assert_eq!(pace.expired(soon, 0.0), Duration::from_secs(1));
+        assert_eq!(pace.expired(soon, 0.0), Duration::from_secs(2));
+        assert_eq!(pace.expired(soon + HEALTHY_AFTER, 0.0), Duration::ZERO);
     }
 
     #[test]

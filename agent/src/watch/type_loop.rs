@@ -329,7 +329,10 @@ impl TypeLoop {
         }
         self.sink.board.failed(name, &error.to_string());
         self.sink.board.set_phase(name, phase);
-        let delay = self.pace.failed(Instant::now(), retry_after, jitter());
+        let delay = match error {
+            RequestError::Expired => self.pace.expired(Instant::now(), jitter()),
+            _ => self.pace.failed(Instant::now(), retry_after, jitter()),
+        };
         tracing::warn!(r#type = name, %error, retry_in = ?delay, "listing or watching failed");
         tokio::select! {
             () = tokio::time::sleep(delay) => {}
