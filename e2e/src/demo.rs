@@ -57,12 +57,14 @@ async fn snapshot_arrives(cluster: &Cluster, system: &System<'_>, figures: &mut 
     // No node has the label. An agent that ran would store everything again at once, and the next one only go on from it.
     let park = |label: Value| json!({"spec": {"agent": {"nodeSelector": {"meshery.layer5.io/parked": label}}}});
     system.patch(&park("true".into())).await?;
-    await_condition("the agent has ended", DEADLINE, async || Ok(agent_processes()?.is_empty().then_some(()))).await?;
+    await_condition("the agent has ended", DEADLINE, async || Ok(agent_processes(cluster)?.is_empty().then_some(())))
+        .await?;
     system.forget_streams().await?;
     let consumer = Consumer::subscribe(system.broker().await?, None).await?;
     system.patch(&park(Value::Null)).await?;
     let process =
-        await_condition("a new agent process", DEADLINE, async || Ok(agent_processes()?.into_iter().next())).await?;
+        await_condition("a new agent process", DEADLINE, async || Ok(agent_processes(cluster)?.into_iter().next()))
+            .await?;
     let (mut size, mut grown, mut last) = (0, Instant::now(), String::new());
     let equal = await_condition("the subscriber holds what the cluster holds", DEADLINE, async || {
         for _ in 0..50 {
@@ -134,12 +136,13 @@ impl PartialEq for Process {
     }
 }
 
-/// Agents on this machine, in pods of the cluster: with every provider but an existing cluster they are its processes.
-fn agent_processes() -> Result<Vec<Process>> {
+/// Agents in pods of the cluster: with every provider but an existing cluster they are processes of this machine.
+fn agent_processes(cluster: &Cluster) -> Result<Vec<Process>> {
     let uptime = std::fs::read_to_string("/proc/uptime").context("read /proc/uptime")?;
     let uptime: f64 =
         uptime.split(' ').next().and_then(|seconds| seconds.parse().ok()).context("parse /proc/uptime")?;
     let now = Instant::now();
+    let group = cluster.pods_control_group();
     let own = format!("--config-map={NAMESPACE}/{NAME}-agent");
     let mut found = Vec::new();
     for entry in std::fs::read_dir("/proc")? {
@@ -148,8 +151,8 @@ fn agent_processes() -> Result<Vec<Process>> {
         let command = std::fs::read(path.join("cmdline")).unwrap_or_default();
         let mut words = command.split(|byte| *byte == 0);
         let is_agent = words.next().is_some_and(|program| program.ends_with(b"meshsync-agent"));
-        // Agents of other labs are no pods, or not of this name.
-        let is_pod = std::fs::read_to_string(path.join("cgroup")).is_ok_and(|groups| groups.contains("kubepods"));
+        // Agents of other labs are no pods, or pods of another cluster: one of an earlier demonstration may be up.
+        let is_pod = std::fs::read_to_string(path.join("cgroup")).is_ok_and(|groups| groups.contains(&group));
         if !is_agent || !is_pod || !words.any(|word| word == own.as_bytes()) {
             continue;
         }

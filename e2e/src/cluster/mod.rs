@@ -18,7 +18,7 @@ use clap::ValueEnum;
 
 use crate::assets;
 use crate::image::Image;
-use crate::lab::{Lab, on_host};
+use crate::lab::{Lab, namespace_of, on_host};
 use crate::process::Daemon;
 use crate::provider::{Provider, kind};
 use node::Node;
@@ -154,6 +154,16 @@ impl Cluster {
     #[must_use]
     pub const fn level(&self) -> Level {
         self.level
+    }
+
+    /// What the paths of the control groups of its pods have in common, where they are on this machine.
+    #[must_use]
+    pub fn pods_control_group(&self) -> String {
+        let name = self.dir.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        match self.provider {
+            Provider::Local => format!("/{}/kubepods", namespace_of(name)),
+            Provider::Kind(_) | Provider::Existing(_) => "/kubepods".to_owned(),
+        }
     }
 
     /// Path of the administrator's kubeconfig. Its server is `https://127.0.0.1:6443`, inside the lab.

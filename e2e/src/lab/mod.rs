@@ -237,7 +237,7 @@ fn report_failure(lab: &Lab) {
     eprintln!("lab `{}` failed; its logs: {kept}\n{}", lab.name, lab.log_tails(25));
 }
 
-fn namespace_of(lab: &str) -> String {
+pub(crate) fn namespace_of(lab: &str) -> String {
     format!("meshsync-lab-{lab}")
 }
 
