@@ -244,7 +244,7 @@ pub struct Outage {
     pub terminated: u64,
     /// Resident set before, in MiB.
     pub before_mib: f64,
-    /// Largest resident set, in MiB.
+    /// Largest resident set from the start to some time after the broker's return, in MiB.
     pub peak_mib: f64,
     /// Time from the broker's return until everything was stored, in seconds.
     pub recovery_seconds: f64,
@@ -266,10 +266,13 @@ pub async fn outage(lab: &Lab, program: &Path, objects: usize, rate: u64, durati
     })
     .await;
     let seconds = began.elapsed().as_secs_f64();
-    let after = process::usage(stage.pid()?)?;
     stage.nats.start().await?;
     let back = Instant::now();
     stage.settled().await?;
+    let recovery = back.elapsed();
+    // What is told again for those who come late is part of it.
+    tokio::time::sleep(WARM).await;
+    let after = process::usage(stage.pid()?)?;
     let result = Outage {
         rate,
         seconds,
@@ -277,7 +280,7 @@ pub async fn outage(lab: &Lab, program: &Path, objects: usize, rate: u64, durati
         terminated: stage.world.terminated.load(Ordering::Relaxed),
         before_mib: mib(before.rss),
         peak_mib: mib(after.peak_rss),
-        recovery_seconds: back.elapsed().as_secs_f64(),
+        recovery_seconds: recovery.as_secs_f64(),
     };
     stage.end().await?;
     Ok(result)
