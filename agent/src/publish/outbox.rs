@@ -230,13 +230,17 @@ impl Outbox {
         }
     }
 
-    /// Whether something waits that tells more about the name than the state that `item` sent. A delete is never
-    /// superfluous.
+    /// Leaves it to what waits about the name, if anything does, to tell core subscribers of the state that `item` stored, and
+    /// gives whether it will: it goes out to them even if it is that same state again. A delete is never left to anything.
     #[must_use]
-    pub fn makes_superfluous(&self, item: &Item) -> bool {
+    pub fn hand_over(&mut self, item: &Item) -> bool {
         let Item { type_id, name, action, place: _ } = item;
-        let waits = || self.entries.get(&(*type_id, name.clone())).is_some_and(|entry| entry.waiting.is_some());
-        matches!(action, Action::Upsert { .. }) && waits()
+        let Action::Upsert { .. } = action else { return false };
+        let waiting = self.entries.get_mut(&(*type_id, name.clone())).and_then(|entry| entry.waiting.as_mut());
+        waiting.is_some_and(|(_, pending)| {
+            pending.insist();
+            true
+        })
     }
 
     /// The item may not have reached the broker: it goes back to its place, unless newer changes made it superfluous.

@@ -162,20 +162,30 @@ impl Parts {
     /// Sends everything to one who asked for it.
     pub(super) async fn answer(&self, encoding: &Encoding, stream: Option<(&Stream, &Subjects)>, reply: &str) {
         let client = &self.broker.client;
-        match store_answer::send(client, &self.store, encoding, stream, reply).await {
+        let connection = *self.broker.connection.borrow();
+        let unbroken = || *self.broker.connection.borrow() == connection;
+        match store_answer::send(client, &self.store, encoding, stream, reply, unbroken).await {
             Ok(objects) => tracing::info!(objects, reply, "informer-store answered"),
             Err(problem) => tracing::warn!(%problem, reply, "cannot answer informer-store"),
         }
     }
 
-    /// What the stream holds under a subject: the stamp and the sequence.
-    pub(super) async fn look_up(&self, stream: &Stream, subject: &str) -> Result<Option<(Stamp, u64)>, Problem> {
+    /// What the stream holds under a subject: the stamp, if it is an agent's message, and the sequence.
+    pub(super) async fn look_up(&self, stream: &Stream, subject: &str) -> Result<Option<Found>, Problem> {
         match stream.direct_get_last_for_subject(subject).await {
-            Ok(message) => Ok(Stamp::read(&message.headers).map(|stamp| (stamp, message.sequence))),
+            Ok(message) => Ok(Some(Found { stamp: Stamp::read(&message.headers), sequence: message.sequence })),
             Err(error) if error.kind() == DirectGetErrorKind::NotFound => Ok(None),
             Err(error) => Err(Problem(error.to_string())),
         }
     }
+}
+
+/// A message that stands under an object's subject.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Found {
+    /// `None` of one that no agent stored.
+    pub(super) stamp: Option<Stamp>,
+    pub(super) sequence: u64,
 }
 
 /// Until a point in time; for ever if there is none.

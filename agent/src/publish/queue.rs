@@ -76,10 +76,10 @@ impl Queue {
         self.lock().confirm(item, Instant::now());
     }
 
-    /// See [`Outbox::makes_superfluous`].
+    /// See [`Outbox::hand_over`].
     #[must_use]
-    pub fn makes_superfluous(&self, item: &Item) -> bool {
-        self.lock().makes_superfluous(item)
+    pub fn hand_over(&self, item: &Item) -> bool {
+        self.lock().hand_over(item)
     }
 
     /// See [`Outbox::return_unconfirmed`].

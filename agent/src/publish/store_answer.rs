@@ -1,9 +1,11 @@
 //! Sends everything that is held to one who asked.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_nats::Client;
 use async_nats::jetstream::stream::Stream;
+use futures::StreamExt;
 use meshsync_crds::agent_config::PublishFormat;
 use meshsync_crds::discovery::ServedType;
 
@@ -16,6 +18,9 @@ use crate::object::ObjectName;
 use crate::snapshot::{Store, Table};
 use crate::stream::{Subjects, TypeKey, read_bodies};
 
+/// How long the broker may take to handle an answer.
+const ECHO_WITHIN: Duration = Duration::from_secs(30);
+
 /// An answer under way.
 struct Answer<'a> {
     client: &'a Client,
@@ -25,13 +30,15 @@ struct Answer<'a> {
 }
 
 /// Sends the whole of `store` to `reply`, objects of one type after the other; gives their number. Bodies that are not
-/// held are read from the stream.
+/// held are read from the stream; without one, a list brings them, and they follow as events. The end is not sent if the
+/// connection is not `unbroken` by then: what was on the way may be lost, and whoever asked must not take the rest for all.
 pub(super) async fn send(
     client: &Client,
     store: &Store,
     encoding: &Encoding,
     stream: Option<(&Stream, &Subjects)>,
     reply: &str,
+    unbroken: impl Fn() -> bool,
 ) -> Result<u64, Problem> {
     let messages = StoreReply::new(&encoding.cluster_id, client.max_payload());
     let mut answer = Answer { client, reply, messages, objects: 0 };
@@ -42,18 +49,37 @@ pub(super) async fn send(
             Some((stream, subjects)) => answer.add_stored(&served, encoding, stream, subjects).await?,
         }
     }
+    arrived(client).await?;
+    if !unbroken() {
+        return Err(Problem("the connection to the broker broke meanwhile".to_owned()));
+    }
     for last in answer.messages.finish() {
         publish(client, reply, last).await?;
     }
     Ok(answer.objects)
 }
 
+/// Waits until the broker has handled what was sent over the connection so far: it handles one message after the other.
+async fn arrived(client: &Client) -> Result<(), Problem> {
+    let failed = |error: String| Problem(format!("cannot tell whether the broker got the answer: {error}"));
+    let inbox = client.new_inbox();
+    let mut echo = client.subscribe(inbox.clone()).await.map_err(|error| failed(error.to_string()))?;
+    publish(client, &inbox, Vec::new()).await?;
+    match tokio::time::timeout(ECHO_WITHIN, echo.next()).await {
+        Ok(Some(_)) => Ok(()),
+        Ok(None) | Err(_) => Err(failed("it does not echo".to_owned())),
+    }
+}
+
 impl Answer<'_> {
     async fn add_table(&mut self, served: &ServedType, table: &Arc<Table>) -> Result<(), Problem> {
         for object in table.scan() {
-            if let Some(body) = object.body {
-                let pushed = self.messages.push(&body).map_err(|error| error.to_string());
-                self.pushed(served, &object.name, pushed).await?;
+            match object.body {
+                Some(body) => {
+                    let pushed = self.messages.push(&body).map_err(|error| error.to_string());
+                    self.pushed(served, &object.name, pushed).await?;
+                }
+                None => table.want_body(&object.uid),
             }
         }
         Ok(())

@@ -28,6 +28,8 @@ pub(super) struct State {
     running: Option<Running>,
     /// Whether the rows are known to be all that exist: a list was finished, or a watch goes on from where one left off.
     pub(super) complete: bool,
+    /// Whether objects are to be sent whose bodies a list has yet to bring.
+    pub(super) awaits_list: bool,
     body_bytes: usize,
     packed_bytes: usize,
     pub(super) closed: bool,
@@ -212,6 +214,14 @@ impl State {
         rows.into_iter().map(Removed::from).collect()
     }
 
+    /// Notes that the object is to be sent, although its body is not here; whether it is known at all.
+    pub(super) fn want_body(&mut self, uid: &Uid) -> bool {
+        let Some(row) = self.rows.find_mut(uid) else { return false };
+        row.confirmed_hash = !row.hash;
+        self.awaits_list = true;
+        true
+    }
+
     pub(super) fn begin_relist(&mut self) -> u32 {
         self.relist = self.relist.wrapping_add(1);
         self.running = Some(Running::default());
@@ -233,6 +243,7 @@ impl State {
             self.forget_size(row.body.as_ref());
         }
         self.complete = true;
+        self.awaits_list = false;
         gone.into_iter().map(Removed::from).collect()
     }
 

@@ -226,10 +226,15 @@ impl Table {
 
     /// Asks for a list: an object is to be sent whose body is not here. When the list brings it, it is sent.
     pub fn want_body(&self, uid: &Uid) {
-        if let Some(row) = self.lock().rows.find_mut(uid) {
-            row.confirmed_hash = !row.hash;
+        if self.lock().want_body(uid) {
             self.list_wanted.notify_one();
         }
+    }
+
+    /// Whether [`Table::want_body`] was called and no list was finished since: what waits for that is in no outbox.
+    #[must_use]
+    pub fn awaits_list(&self) -> bool {
+        self.lock().awaits_list
     }
 
     /// Whether there are objects whose body is not here.

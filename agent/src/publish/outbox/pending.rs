@@ -44,6 +44,13 @@ impl Pending {
         }
     }
 
+    /// A state goes out although consumers may have been told of it.
+    pub(super) fn insist(&mut self) {
+        if let Self::Upsert(newest) | Self::DeleteThenUpsert(_, newest) = self {
+            newest.resync = true;
+        }
+    }
+
     /// What to send first, and what waits after it.
     pub(super) fn split(self) -> (Action, Option<Self>) {
         match self {

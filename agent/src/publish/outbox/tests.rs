@@ -219,22 +219,23 @@ fn what_comes_back_keeps_its_place_and_does_not_overtake_newer_state() {
 }
 
 #[test]
-fn what_waits_makes_a_sent_state_superfluous_but_never_a_delete() {
+fn telling_of_a_state_is_left_to_what_waits_and_telling_of_a_delete_is_not() {
     let mut bench = Bench::new();
     bench.upsert("a", "u1", 1);
     let (_, sent) = bench.send();
-    assert!(!bench.outbox.makes_superfluous(&sent));
+    assert!(!bench.outbox.hand_over(&sent));
     bench.upsert("b", "u2", 2);
-    assert!(!bench.outbox.makes_superfluous(&sent), "another name");
+    assert!(!bench.outbox.hand_over(&sent), "another name");
     bench.upsert("a", "u1", 3);
-    assert!(bench.outbox.makes_superfluous(&sent));
+    assert!(bench.outbox.hand_over(&sent));
     bench.confirm(sent);
-    bench.delete("u2");
+    assert_eq!(bench.send_and_confirm(), "ADDED b");
+    assert_eq!(bench.send_and_confirm(), "ADDED a", "whatever state it is by then");
     bench.delete("u1");
     let (message, gone) = bench.send();
     assert_eq!(message, "DELETED a");
     bench.upsert("a", "u3", 4);
-    assert!(!bench.outbox.makes_superfluous(&gone));
+    assert!(!bench.outbox.hand_over(&gone));
 }
 
 #[test]

@@ -52,7 +52,7 @@ impl Session<'_> {
             }
             (Sent::Object(object), Answer::Stored { sequence, duplicate: false }) => {
                 // Another agent that runs by mistake may have told of what we have yet to store.
-                if !(self.has_rival() && self.parts.queue.makes_superfluous(&object.item)) {
+                if !(self.has_rival() && self.parts.queue.hand_over(&object.item)) {
                     self.core.send(&object.item, object.payload.clone(), self.flight.next_number()).await;
                 }
                 self.core.told(sequence);
@@ -93,8 +93,8 @@ impl Session<'_> {
 
     /// The stream holds something else than was to be replaced: looks at it and decides.
     async fn resolve(&mut self, mut object: Box<SentObject>) -> Option<End> {
-        let theirs = match self.parts.look_up(&self.stream, &object.subject).await {
-            Ok(theirs) => theirs,
+        let found = match self.parts.look_up(&self.stream, &object.subject).await {
+            Ok(found) => found,
             Err(problem) => {
                 tracing::warn!(%problem, "cannot look at what the stream holds");
                 self.flight.add(Sent::Object(object));
@@ -103,13 +103,15 @@ impl Session<'_> {
         };
         self.met_rival = Some(Instant::now());
         let mine = Mine { stamp: &object.stamp, insists: object.insists };
-        match judge(mine, theirs.as_ref().map(|(stamp, sequence)| (stamp, *sequence))) {
+        let verdict = judge(mine, found.as_ref());
+        let theirs = found.and_then(|found| found.stamp);
+        match verdict {
             // Whoever stored it has told core subscribers, or will: another agent that runs by mistake, which may know of a
             // later state by now, or an earlier session of ours, from which that is carried over. A delete that is carried
             // over comes this way once more, though: it is told unless theirs says more.
             Verdict::Stored(sequence) => {
                 let version = &object.stamp.resource_version;
-                let says_more = theirs.is_some_and(|(theirs, _)| version.is_older_than(&theirs.resource_version));
+                let says_more = theirs.is_some_and(|theirs| version.is_older_than(&theirs.resource_version));
                 if object.event == EventType::Deleted && !says_more {
                     self.core.send(&object.item, object.payload.clone(), self.flight.next_number()).await;
                 }
@@ -124,7 +126,7 @@ impl Session<'_> {
             Verdict::Superseded => {
                 let SentObject { item, payload, stamp, .. } = *object;
                 // Another version of the type has the place: whoever knew the old one is told.
-                if theirs.is_some_and(|(theirs, _)| theirs.api_version != stamp.api_version) {
+                if theirs.is_some_and(|theirs| theirs.api_version != stamp.api_version) {
                     self.core.send(&item, payload, self.flight.next_number()).await;
                 }
                 self.parts.queue.confirm(item);

@@ -1,4 +1,4 @@
-//! Which positions may be stored: those before which nothing waits.
+//! Which positions may be stored: those before which nothing waits, be it in the outbox or for a list.
 
 use std::collections::HashMap;
 
@@ -17,10 +17,18 @@ pub(super) struct Checkpoints {
 }
 
 impl Checkpoints {
-    /// Positions that may be stored now and were not before.
-    pub(super) fn due(&mut self, progress: &Progress, queue: &Queue) -> Vec<(TypeId, Position)> {
-        // The positions first: whatever is recorded after them may be missing from them, never the other way round.
-        let positions = progress.positions();
+    /// Positions that may be stored now and were not before. Of a type that `awaits_list` there is none: objects are to be
+    /// sent that no outbox knows of, until the list has brought them.
+    pub(super) fn due(
+        &mut self,
+        progress: &Progress,
+        queue: &Queue,
+        awaits_list: impl Fn(TypeId) -> bool,
+    ) -> Vec<(TypeId, Position)> {
+        // The positions first, the place in the outbox last: whatever is recorded between them may be missing from the
+        // positions, never the other way round.
+        let mut positions = progress.positions();
+        positions.retain(|type_id, _| !awaits_list(*type_id));
         let next_order = queue.next_order();
         self.candidates.retain(|type_id, _| positions.contains_key(type_id));
         self.given.retain(|type_id, _| positions.contains_key(type_id));
@@ -59,6 +67,7 @@ mod tests {
         queue: Queue,
         checkpoints: Checkpoints,
         type_id: TypeId,
+        awaits_list: bool,
     }
 
     impl Bench {
@@ -69,6 +78,7 @@ mod tests {
                 queue: Queue::default(),
                 checkpoints: Checkpoints::default(),
                 type_id,
+                awaits_list: false,
             }
         }
 
@@ -85,7 +95,7 @@ mod tests {
         }
 
         fn due(&mut self) -> Vec<String> {
-            let due = self.checkpoints.due(&self.progress, &self.queue);
+            let due = self.checkpoints.due(&self.progress, &self.queue, |_| self.awaits_list);
             due.into_iter().map(|(_, position)| position.version.to_string()).collect()
         }
 
@@ -123,6 +133,20 @@ mod tests {
         assert_eq!(bench.due(), Vec::<String>::new(), "c came before the candidate 7 was taken");
         bench.confirm_next();
         assert_eq!(bench.due(), ["7"]);
+    }
+
+    #[test]
+    fn no_position_is_given_while_a_list_has_yet_to_bring_what_is_to_be_sent() {
+        let mut bench = Bench::new();
+        bench.advance(5);
+        bench.awaits_list = true;
+        assert_eq!(bench.due(), Vec::<String>::new());
+        // The list has brought it, and the position has yet to move.
+        bench.change("a", 5);
+        bench.awaits_list = false;
+        assert_eq!(bench.due(), Vec::<String>::new(), "it is not stored yet");
+        bench.confirm_next();
+        assert_eq!(bench.due(), ["5"]);
     }
 
     #[test]

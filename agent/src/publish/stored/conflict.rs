@@ -5,6 +5,7 @@
 
 use crate::encode::EventType;
 use crate::object::{ResourceVersion, Uid};
+use crate::publish::parts::Found;
 use crate::stream::Stamp;
 
 /// What a message was to store.
@@ -29,9 +30,12 @@ pub(super) enum Verdict {
     Superseded,
 }
 
-/// Judges by what the stream holds under the subject: the stamp and the sequence, if there is a message.
-pub(super) fn judge(mine: Mine<'_>, theirs: Option<(&Stamp, u64)>) -> Verdict {
-    let Some((theirs, sequence)) = theirs else { return Verdict::Replace(0) };
+/// Judges by what the stream holds under the subject, if it holds anything.
+pub(super) fn judge(mine: Mine<'_>, found: Option<&Found>) -> Verdict {
+    let Some(Found { stamp, sequence }) = found else { return Verdict::Replace(0) };
+    let sequence = *sequence;
+    // What no agent stored has no business there.
+    let Some(theirs) = stamp else { return Verdict::Replace(sequence) };
     let Mine { stamp, insists } = mine;
     let same_object = same(stamp.uid.as_ref(), theirs.uid.as_ref()) && stamp.api_version == theirs.api_version;
     let is_ahead = stamp.resource_version.is_older_than(&theirs.resource_version);
@@ -76,7 +80,11 @@ mod tests {
     }
 
     fn verdict(mine: &Stamp, theirs: &Stamp) -> Verdict {
-        judge(Mine { stamp: mine, insists: false }, Some((theirs, 9)))
+        judged(Mine { stamp: mine, insists: false }, theirs)
+    }
+
+    fn judged(mine: Mine<'_>, theirs: &Stamp) -> Verdict {
+        judge(mine, Some(&Found { stamp: Some(theirs.clone()), sequence: 9 }))
     }
 
     use EventType::{Added, Deleted, Modified};
@@ -92,7 +100,7 @@ mod tests {
         assert_eq!(verdict(&stamp(Modified, "u", "6", 2), &stamp(Added, "u", "5", 1)), Verdict::Replace(9));
         let (late, ahead) = (stamp(Modified, "u", "6", 2), stamp(Modified, "u", "7", 3));
         assert_eq!(verdict(&late, &ahead), Verdict::GiveWay);
-        assert_eq!(judge(Mine { stamp: &late, insists: true }, Some((&ahead, 9))), Verdict::Replace(9));
+        assert_eq!(judged(Mine { stamp: &late, insists: true }, &ahead), Verdict::Replace(9));
         assert_eq!(verdict(&stamp(Added, "v", "8", 1), &stamp(Added, "u", "5", 1)), Verdict::Replace(9));
     }
 
@@ -114,7 +122,7 @@ mod tests {
         // A watch that goes on from a checkpoint behind the stream tells of both once more.
         let (first, third) = (stamp(Added, "u1", "5", 1), stamp(Deleted, "u3", "9", 0));
         assert_eq!(verdict(&first, &third), Verdict::GiveWay);
-        assert_eq!(judge(Mine { stamp: &first, insists: true }, Some((&third, 9))), Verdict::Replace(9));
+        assert_eq!(judged(Mine { stamp: &first, insists: true }, &third), Verdict::Replace(9));
         let other_version = Stamp { api_version: "v2".into(), ..third };
         assert_eq!(verdict(&first, &other_version), Verdict::Replace(9));
     }
@@ -125,6 +133,15 @@ mod tests {
         assert_eq!(verdict(&stamp(Deleted, "u", "6", 0), &stamp(Added, "v", "8", 1)), Verdict::Superseded);
         let other_version = Stamp { api_version: "v2".into(), ..stamp(Added, "u", "5", 1) };
         assert_eq!(verdict(&stamp(Deleted, "u", "6", 0), &other_version), Verdict::Superseded);
+    }
+
+    #[test]
+    fn what_no_agent_stored_is_replaced() {
+        let found = Found { stamp: None, sequence: 9 };
+        for event in [Added, Deleted] {
+            let mine = stamp(event, "u", "5", 1);
+            assert_eq!(judge(Mine { stamp: &mine, insists: false }, Some(&found)), Verdict::Replace(9));
+        }
     }
 
     #[test]

@@ -15,6 +15,9 @@ use crate::publish::queue::Queue;
 /// A broker that dies takes with it what it had not written to its consumers yet.
 const RECENT: Duration = Duration::from_secs(1);
 
+/// Copies that may be on their way: what is in flight to be stored bounds them, unless they are all there is to send.
+const MOST_UNPROVEN: usize = 2_048;
+
 /// Notes for which there is room even when there are none.
 const KEPT_CAPACITY: usize = 1_024;
 
@@ -70,6 +73,10 @@ impl CoreCopy {
         if self.unproven.is_empty() {
             self.unproven.shrink_to(KEPT_CAPACITY);
         }
+    }
+
+    pub(super) fn has_room(&self) -> bool {
+        self.unproven.len() < MOST_UNPROVEN
     }
 
     pub(super) fn has_unproven(&self) -> bool {

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use async_nats::jetstream::stream::Stream;
+use async_nats::jetstream::stream::{DirectGetErrorKind, Stream};
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::future::BoxFuture;
@@ -16,12 +16,22 @@ use crate::publish::outbox::Item;
 /// Most messages that are asked for at the same time.
 const MOST: usize = 64;
 
+/// What became of a question.
+pub(super) enum Fetched {
+    /// The message, as `ADDED`.
+    Message(Bytes),
+    /// Something newer has taken its place, and was told as such.
+    Replaced,
+    /// The broker gave no answer, or one that cannot be used.
+    Failed(String),
+}
+
 /// See the module.
 #[derive(Default)]
 pub(super) struct Fetches {
     /// What the answers are for.
     items: HashMap<u64, Item>,
-    answers: FuturesUnordered<BoxFuture<'static, (u64, Option<Bytes>)>>,
+    answers: FuturesUnordered<BoxFuture<'static, (u64, Fetched)>>,
 }
 
 impl Fetches {
@@ -36,11 +46,11 @@ impl Fetches {
         self.answers.push(Box::pin(async move { (sequence, message(&stream, sequence).await) }));
     }
 
-    /// An item and its message, as `ADDED`, which is `None` if it is not there; for ever while nothing is asked for.
-    pub(super) async fn next(&mut self) -> (Item, Option<Bytes>) {
-        while let Some((sequence, message)) = self.answers.next().await {
+    /// An item and what became of the question; for ever while nothing is asked for.
+    pub(super) async fn next(&mut self) -> (Item, Fetched) {
+        while let Some((sequence, fetched)) = self.answers.next().await {
             if let Some(item) = self.items.remove(&sequence) {
-                return (item, message);
+                return (item, fetched);
             }
         }
         std::future::pending().await
@@ -52,10 +62,16 @@ impl Fetches {
     }
 }
 
-async fn message(stream: &Stream, sequence: u64) -> Option<Bytes> {
-    let message = stream.direct_get(sequence).await.ok()?;
-    let object = object_of(&message.payload)?;
+async fn message(stream: &Stream, sequence: u64) -> Fetched {
+    let message = match stream.direct_get(sequence).await {
+        Ok(message) => message,
+        Err(error) if error.kind() == DirectGetErrorKind::NotFound => return Fetched::Replaced,
+        Err(error) => return Fetched::Failed(error.to_string()),
+    };
+    let Some(object) = object_of(&message.payload) else {
+        return Fetched::Failed("the message holds no object".to_owned());
+    };
     let mut out = Vec::with_capacity(message.payload.len() + 8);
     data_message(EventType::Added, &mut out, |out| out.extend_from_slice(object));
-    Some(out.into())
+    Fetched::Message(out.into())
 }

@@ -5,7 +5,7 @@ use futures::StreamExt;
 
 use super::flight::Sent;
 use super::{ACKNOWLEDGED_WITHIN, End, Session};
-use crate::publish::parts::Problem;
+use crate::publish::parts::{Parts, Problem};
 use crate::stream::{Checkpoint, Subjects, ToldMark};
 
 impl Session<'_> {
@@ -21,7 +21,9 @@ impl Session<'_> {
     }
 
     async fn store_checkpoints(&mut self) {
-        for (type_id, position) in self.checkpoints.due(&self.parts.progress, &self.parts.queue) {
+        let Parts { store, progress, queue, .. } = &*self.parts;
+        let awaits_list = |type_id| store.table(type_id).is_none_or(|table| table.awaits_list());
+        for (type_id, position) in self.checkpoints.due(progress, queue, awaits_list) {
             let Some(table) = self.parts.store.table(type_id) else { continue };
             let digest = table.stored_digest();
             let checkpoint = Checkpoint {
@@ -49,7 +51,8 @@ impl Session<'_> {
         }
     }
 
-    async fn send_marker(&mut self) {
+    /// Sends something of which only the answer matters.
+    pub(super) async fn send_marker(&mut self) {
         let answer_to = self.flight.add(Sent::Marker);
         if let Err(error) = self.parts.broker.client.publish(answer_to, Default::default()).await {
             tracing::warn!(%error, "the broker client refuses a marker");

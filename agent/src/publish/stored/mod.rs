@@ -20,12 +20,11 @@ use std::time::{Duration, Instant};
 
 use async_nats::jetstream::stream::Stream;
 use async_nats::{Message, Subscriber};
-use bytes::Bytes;
 use futures::{FutureExt, StreamExt};
 
 use self::checkpoints::Checkpoints;
 use self::core_copy::CoreCopy;
-use self::fetch::Fetches;
+use self::fetch::{Fetched, Fetches};
 use self::flight::{Flight, Sent, SentObject};
 use self::leave::read_told;
 use self::reconcile::{Look, Reconciler};
@@ -35,7 +34,8 @@ use super::latecomers::Note;
 use super::message::Encoding;
 use super::outbox::{Item, Next};
 use super::parts::{Parts, Problem, until, wait};
-use crate::stream::{StreamSettings, Subjects, read_checkpoints};
+use crate::snapshot::Digest;
+use crate::stream::{Checkpoint, StreamSettings, Subjects, read_checkpoints};
 
 /// How long a broker may leave everything without an answer before it is taken for gone.
 const ACKNOWLEDGED_WITHIN: Duration = Duration::from_secs(15);
@@ -47,6 +47,8 @@ const RIVAL_FOR: Duration = Duration::from_secs(60);
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(2);
 /// First and longest pause after the stream refused a message.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+/// Pause after a message could not be asked back from the stream.
+const FETCH_AGAIN: Duration = Duration::from_secs(1);
 /// How long the broker may take to say how far the stream is.
 const LOOK_WITHIN: Duration = Duration::from_secs(1);
 /// Room for the headers in a message: names, a uid, numbers, and an apiVersion and kind of at most 253 bytes each.
@@ -162,6 +164,16 @@ impl<'p> Session<'p> {
         loop {
             let next = self.send_what_may_go().await;
             self.core.repeat_if_due(&self.parts.queue);
+            if self.flight.is_empty() {
+                if !self.core.has_room() {
+                    self.send_marker().await;
+                } else if self.reconciler.is_due(Instant::now()) {
+                    if let Some(end) = self.look().await {
+                        return end;
+                    }
+                    continue;
+                }
+            }
             if self.parts.shutdown.has_begun() && self.parts.queue.is_empty() {
                 return self.finish().await;
             }
@@ -169,7 +181,7 @@ impl<'p> Session<'p> {
             let has_room = self.may_send();
             let woken = tokio::select! {
                 answer = self.answers.next() => Woken::Answer(answer),
-                (item, message) = self.fetches.next() => Woken::Fetched(item, message),
+                (item, fetched) = self.fetches.next() => Woken::Fetched(item, fetched),
                 () = wait(&self.parts.queue, &next), if has_room => Woken::Work,
                 () = self.core.due() => Woken::Work,
                 () = until(self.paused_until) => Woken::Resume,
@@ -183,8 +195,8 @@ impl<'p> Session<'p> {
             let end = match woken {
                 Woken::Answer(Some(answer)) => self.take_answers(answer).await,
                 Woken::Answer(None) => Some(End::Broken),
-                Woken::Fetched(item, message) => {
-                    self.send_again(item, message).await;
+                Woken::Fetched(item, fetched) => {
+                    self.fetched(item, fetched).await;
                     None
                 }
                 Woken::Work => None,
@@ -209,7 +221,14 @@ impl<'p> Session<'p> {
     }
 
     fn may_send(&self) -> bool {
-        self.paused_until.is_none() && self.flight.has_room() && self.fetches.has_room()
+        let has_room = self.flight.has_room() && self.fetches.has_room() && self.core.has_room();
+        has_room && self.paused_until.is_none() && !self.reconciler.is_overdue(Instant::now())
+    }
+
+    /// Sends nothing for so long.
+    fn rest_for(&mut self, pause: Duration) {
+        let until = Instant::now() + pause;
+        self.paused_until = Some(self.paused_until.map_or(until, |earlier| earlier.max(until)));
     }
 
     /// Fills the window; tells why it stopped.
@@ -236,17 +255,16 @@ impl<'p> Session<'p> {
             tracing::warn!("the broker does not answer; connecting anew");
             return Some(End::Silent);
         }
-        let now = Instant::now();
-        if self.flight.is_empty()
-            && self.reconciler.is_due(now)
-            && let Some(reason) = self.reason_to_read_back(now).await
-        {
-            tracing::info!(reason, "the stream is read back");
-            return Some(End::Stale);
-        }
-        self.core.forget_old(now);
+        self.core.forget_old(Instant::now());
         self.leave_marks().await;
         None
+    }
+
+    /// Looks whether the stream still is as it ought to be. To be called while nothing is in flight.
+    async fn look(&mut self) -> Option<End> {
+        let reason = self.reason_to_read_back(Instant::now()).await?;
+        tracing::info!(reason, "the stream is read back");
+        Some(End::Stale)
     }
 
     async fn reason_to_read_back(&mut self, now: Instant) -> Option<&'static str> {
@@ -276,10 +294,8 @@ async fn read_back(
     let in_force = parts.in_force.borrow().clone();
     let report = restore(stream, subjects, encoding.name(), &parts.store, &parts.queue, &in_force, told).await?;
     let mut checkpoints = read_checkpoints(stream, subjects).await?;
-    for key in &report.to_list {
-        checkpoints.remove(key);
-    }
-    let Report { stored, taken, resent, ghosts, to_list: _, untold, newest: newest_object } = report;
+    checkpoints.retain(|key, checkpoint| !report.to_list.contains(key) && is_of(checkpoint, report.digests.get(key)));
+    let Report { stored, taken, resent, ghosts, untold, newest: newest_object, to_list: _, digests: _ } = report;
     let (untold_count, checkpoints_read) = (untold.len(), checkpoints.len());
     tracing::info!(
         stored, taken, resent, ghosts, untold = untold_count, checkpoints = checkpoints_read, took = ?began.elapsed(),
@@ -291,10 +307,16 @@ async fn read_back(
     Ok((Reconciler::new(Instant::now(), began.elapsed(), newest), told))
 }
 
+/// Whether a checkpoint is about just the objects that were read back. If it is not, something was stored after it, or is
+/// gone from the stream: a watch from there would never tell of what is missing, a list does.
+fn is_of(checkpoint: &Checkpoint, read_back: Option<&Digest>) -> bool {
+    read_back.is_some_and(|found| checkpoint.objects == found.objects && checkpoint.digest == found.to_string())
+}
+
 /// What ended a wait.
 enum Woken {
     Answer(Option<Message>),
-    Fetched(Item, Option<Bytes>),
+    Fetched(Item, Fetched),
     Work,
     Resume,
     Tick,

@@ -44,6 +44,12 @@ impl Reconciler {
         self.newest = self.newest.max(sequence);
     }
 
+    /// Whether to ask the broker has been due for so long that sending has to wait for it: it can be asked only while nothing
+    /// is in flight.
+    pub(super) fn is_overdue(&self, now: Instant) -> bool {
+        now >= self.look_at + LOOK_EVERY
+    }
+
     /// Whether to ask the broker; the next time is [`LOOK_EVERY`] later.
     pub(super) fn is_due(&mut self, now: Instant) -> bool {
         let due = now >= self.look_at;
@@ -100,7 +106,10 @@ mod tests {
         let now = Instant::now();
         let mut reconciler = Reconciler::new(now, Duration::ZERO, 0);
         assert!(!reconciler.is_due(now));
-        assert!(reconciler.is_due(now + LOOK_EVERY));
-        assert!(!reconciler.is_due(now + LOOK_EVERY));
+        assert!(!reconciler.is_overdue(now + LOOK_EVERY));
+        assert!(reconciler.is_overdue(now + LOOK_EVERY * 2), "something was always in flight");
+        assert!(reconciler.is_due(now + LOOK_EVERY * 2));
+        assert!(!reconciler.is_overdue(now + LOOK_EVERY * 2));
+        assert!(!reconciler.is_due(now + LOOK_EVERY * 2));
     }
 }

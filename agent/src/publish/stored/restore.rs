@@ -12,7 +12,7 @@ use crate::object::Uid;
 use crate::publish::latecomers::Note;
 use crate::publish::outbox::Action;
 use crate::publish::queue::Queue;
-use crate::snapshot::{Removed, Restored, Store, Stored, Table, Told, TypeId};
+use crate::snapshot::{Digest, Removed, Restored, Store, Stored, Table, Told, TypeId};
 use crate::stream::{Entry, ReadError, Subjects, TypeKey, read_headers};
 
 /// What reading back found.
@@ -28,6 +28,8 @@ pub(super) struct Report {
     pub(super) ghosts: usize,
     /// Types that need a list whatever their checkpoint says.
     pub(super) to_list: Vec<TypeKey>,
+    /// Of each type that is watched, what of it is stored.
+    pub(super) digests: HashMap<TypeKey, Digest>,
     /// What is stored, and core subscribers may not have heard of.
     pub(super) untold: Vec<Note>,
     /// Sequence of the newest message about an object.
@@ -83,7 +85,8 @@ pub(super) async fn restore(
     })
     .await?;
 
-    for of in tables.values() {
+    for (key, of) in &tables {
+        report.digests.insert(key.clone(), of.table.stored_digest());
         for (uid, name) in of.table.lost() {
             report.resent += 1;
             queue.upsert(of.type_id, name, uid);

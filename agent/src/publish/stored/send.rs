@@ -1,10 +1,10 @@
 //! From what waits to messages on their way.
 
-use bytes::Bytes;
 use meshsync_crds::discovery::ServedType;
 
+use super::fetch::Fetched;
 use super::flight::{Sent, SentObject};
-use super::{HEADER_ROOM, Session};
+use super::{FETCH_AGAIN, HEADER_ROOM, Session};
 use crate::encode::{Detail, EventType};
 use crate::object::{ResourceVersion, Uid};
 use crate::publish::outbox::{Action, Item};
@@ -109,18 +109,29 @@ impl Session<'_> {
         match object.body {
             Some(body) => {
                 let limit = self.parts.broker.client.max_payload();
-                let payload = self.encoding.encode(EventType::Added, &body, limit).map(|encoded| encoded.payload).ok();
-                self.send_again(item, payload).await;
+                match self.encoding.encode(EventType::Added, &body, limit) {
+                    Ok(encoded) => self.core.send(&item, encoded.payload, self.flight.next_number()).await,
+                    Err(error) => self.parts.unencodable(&item, &error),
+                }
+                self.parts.queue.confirm(item);
             }
             None => self.fetches.ask(&self.stream, object.sequence, item),
         }
     }
 
-    pub(super) async fn send_again(&mut self, item: Item, payload: Option<Bytes>) {
-        match payload {
-            Some(payload) => self.core.send(&item, payload, self.flight.next_number()).await,
-            None => tracing::warn!(object = %item.name, "cannot be sent again now"),
+    /// Takes in a message that was asked back from the stream.
+    pub(super) async fn fetched(&mut self, item: Item, fetched: Fetched) {
+        match fetched {
+            Fetched::Message(payload) => {
+                self.core.send(&item, payload, self.flight.next_number()).await;
+                self.parts.queue.confirm(item);
+            }
+            Fetched::Replaced => self.parts.queue.confirm(item),
+            Fetched::Failed(error) => {
+                tracing::warn!(object = %item.name, error, "cannot be asked back from the stream now; asking again");
+                self.parts.queue.return_unconfirmed(item);
+                self.rest_for(FETCH_AGAIN);
+            }
         }
-        self.parts.queue.confirm(item);
     }
 }
