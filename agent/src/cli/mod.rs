@@ -1,5 +1,6 @@
 //! The command line.
 
+mod broker;
 mod run;
 mod snapshot;
 mod source;

@@ -11,6 +11,7 @@ use meshsync_runtime::client::{ClientArgs, Connected, Retry, connect};
 use meshsync_runtime::shutdown::Shutdown;
 
 use super::BUILD;
+use super::broker::{AccessArgs, variable};
 use super::source::SourceArgs;
 use crate::config::ConfigSource;
 use crate::publish::broker::BrokerConfig;
@@ -24,9 +25,8 @@ pub struct RunArgs {
     /// Broker; credentials in the URL or in NATS_TOKEN, or NATS_USER and NATS_PASSWORD. BROKER_URL wins over the flag
     #[arg(long, value_name = "URL")]
     broker_url: Option<String>,
-    /// File with the certificate authorities to trust at the broker
-    #[arg(long, env = "NATS_CA_FILE", value_name = "FILE")]
-    broker_ca_file: Option<PathBuf>,
+    #[command(flatten)]
+    access: AccessArgs,
     /// Where objects go
     #[arg(long, value_enum, default_value_t = OutputKind::Broker)]
     output: OutputKind,
@@ -114,16 +114,10 @@ impl RunArgs {
     }
 
     fn broker(&self) -> anyhow::Result<BrokerConfig> {
-        let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
         let url = variable("BROKER_URL").or_else(|| self.broker_url.clone());
         let url =
             url.context("no broker: set BROKER_URL or --broker-url, e.g. nats://localhost:4222; or use --output file")?;
-        Ok(BrokerConfig {
-            url,
-            token: variable("NATS_TOKEN"),
-            user: variable("NATS_USER").zip(variable("NATS_PASSWORD")),
-            ca_file: self.broker_ca_file.clone(),
-        })
+        Ok(self.access.config(url))
     }
 
     fn source(&self) -> ConfigSource {

@@ -1,7 +1,6 @@
 //! `tail`: what is published, readably.
 
 use std::io::{self, Write};
-use std::time::Duration;
 
 use anyhow::Context as _;
 use async_nats::jetstream::consumer::push;
@@ -12,27 +11,15 @@ use futures::StreamExt;
 use futures::stream::BoxStream;
 use serde_json::Value;
 
-use crate::publish::broker::{self, BrokerConfig};
+use super::broker::BrokerArgs;
 use crate::publish::parts::DATA_SUBJECT;
 use crate::stream::ALL_STATES;
-
-/// Time for the first connection. Whoever follows a broker that is not there has most likely a wrong URL; one that goes
-/// away later comes back.
-const CONNECT_WITHIN: Duration = Duration::from_secs(10);
 
 /// What to follow.
 #[derive(Args, Debug)]
 pub(super) struct TailArgs {
-    /// Broker; credentials in the URL or in NATS_TOKEN. An error if it is not reached within 10 s; if the connection is lost
-    /// later, it is made again
-    #[arg(
-        long,
-        env = "BROKER_URL",
-        value_name = "URL",
-        default_value = "nats://localhost:4222",
-        hide_env_values = true
-    )]
-    broker_url: String,
+    #[command(flatten)]
+    broker: BrokerArgs,
     /// Only this kind, e.g. Deployment or deployments
     #[arg(short, long = "type", value_name = "KIND")]
     kind: Option<String>,
@@ -68,14 +55,11 @@ impl TailArgs {
     /// # Errors
     /// When the broker cannot be reached, its address cannot be used, or standard output is gone.
     pub(super) async fn execute(self) -> anyhow::Result<()> {
-        let token = std::env::var("NATS_TOKEN").ok().filter(|token| !token.is_empty());
-        let config = BrokerConfig { url: self.broker_url.clone(), token, ..BrokerConfig::default() };
-        let mut broker = broker::connect(&config).await?;
-        broker.reached(CONNECT_WITHIN).await?;
+        let client = self.broker.connect().await?;
         let mut messages = if self.all {
-            stored(broker.client).await.context("cannot read the state that the broker holds")?
+            stored(client).await.context("cannot read the state that the broker holds")?
         } else {
-            let messages = broker.client.subscribe(DATA_SUBJECT).await.context("cannot subscribe")?;
+            let messages = client.subscribe(DATA_SUBJECT).await.context("cannot subscribe")?;
             messages.map(|message| Ok(message.payload)).boxed()
         };
         let mut left = self.count;
@@ -175,6 +159,11 @@ mod tests {
         assert!(!wants(&["--type", "pods"]));
         assert!(!wants(&["-n", "other"]));
         assert!(!wants(&["--name", "db"]));
+    }
+
+    #[test]
+    fn a_broker_with_a_certificate_of_its_own_can_be_followed() {
+        assert!(Cli::try_parse_from(["t", "--broker-url", "tls://b", "--broker-ca-file", "/ca.pem"]).is_ok());
     }
 
     #[test]

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::io::{self, Write};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,16 +16,14 @@ use meshsync_runtime::client::{ClientArgs, Connected, Retry, connect};
 use meshsync_runtime::discovery::discover;
 use serde_json::json;
 
+use super::broker::BrokerArgs;
 use super::source::SourceArgs;
 use super::{BUILD, progress};
 use crate::config::read_once;
-use crate::publish::broker::{self, BrokerConfig};
 use crate::stream::{Subjects, open};
 use crate::verify::{Difference, Found, State, compare, strangers};
 use crate::watch::WatchSpec;
 
-/// How long the broker may take to accept a connection.
-const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 /// How long the configuration may take to be read.
 const CONFIG_WITHIN: Duration = Duration::from_secs(10);
 /// Exit code when something differs.
@@ -37,18 +34,8 @@ const DIFFERS: i32 = 1;
 pub(super) struct VerifyArgs {
     #[command(flatten)]
     source: SourceArgs,
-    /// Broker; credentials in the URL or in NATS_TOKEN, or NATS_USER and NATS_PASSWORD
-    #[arg(
-        long,
-        env = "BROKER_URL",
-        value_name = "URL",
-        default_value = "nats://localhost:4222",
-        hide_env_values = true
-    )]
-    broker_url: String,
-    /// File with the certificate authorities to trust at the broker
-    #[arg(long, env = "NATS_CA_FILE", value_name = "FILE")]
-    broker_ca_file: Option<PathBuf>,
+    #[command(flatten)]
+    broker: BrokerArgs,
     /// Seconds after which what differs is looked at again: it may have been changing
     #[arg(long, value_name = "SECONDS", default_value_t = 5)]
     settle: u64,
@@ -85,7 +72,7 @@ impl VerifyArgs {
             selection.types.into_iter().map(|selected| WatchSpec::new(selected, &config)).collect();
 
         let subjects = Subjects::new(&cluster_id(&client, &config).await?);
-        let nats = self.connect().await?;
+        let nats = self.broker.connect().await?;
         let stream = open(&nats, &subjects).await.context("the broker does not hold the cluster's state")?;
         let state = State { stream: &stream, subjects: &subjects };
 
@@ -109,19 +96,6 @@ impl VerifyArgs {
             std::process::exit(DIFFERS);
         }
         Ok(())
-    }
-
-    async fn connect(&self) -> anyhow::Result<async_nats::Client> {
-        let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-        let config = BrokerConfig {
-            url: self.broker_url.clone(),
-            token: variable("NATS_TOKEN"),
-            user: variable("NATS_USER").zip(variable("NATS_PASSWORD")),
-            ca_file: self.broker_ca_file.clone(),
-        };
-        let mut broker = broker::connect(&config).await?;
-        broker.reached(CONNECT_WITHIN).await?;
-        Ok(broker.client)
     }
 
     fn report(&self, types: usize, objects: usize, differences: &BTreeSet<Difference>) -> anyhow::Result<()> {

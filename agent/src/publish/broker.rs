@@ -66,7 +66,8 @@ impl Connection {
 
 /// There was no connection in time.
 #[derive(Debug, thiserror::Error)]
-#[error("no connection to {url} within {within:?}{}; set --broker-url or BROKER_URL, and credentials in it or in NATS_TOKEN",
+#[error("no connection to {url} within {within:?}{}; set --broker-url or BROKER_URL, credentials in it, in NATS_TOKEN or in \
+    NATS_USER and NATS_PASSWORD, and --broker-ca-file for a certificate that is not publicly trusted",
     why.as_ref().map(|why| format!(": {why}")).unwrap_or_default())]
 pub struct NotReached {
     url: String,
