@@ -1,28 +1,29 @@
 //! `tail`: what is published, readably.
 
+mod follow;
+mod types;
+
 use std::io::{self, Write};
 
 use anyhow::Context as _;
-use async_nats::jetstream::consumer::push;
-use async_nats::{Client, jetstream};
-use bytes::Bytes;
 use clap::{Args, ValueEnum};
 use futures::StreamExt;
-use futures::stream::BoxStream;
+use meshsync_crds::pattern::TypePattern;
 use serde_json::Value;
 
+use self::follow::{Came, Message};
+use self::types::{TypeFilter, type_of};
 use super::broker::BrokerArgs;
-use crate::publish::parts::DATA_SUBJECT;
-use crate::stream::ALL_STATES;
 
 /// What to follow.
 #[derive(Args, Debug)]
 pub(super) struct TailArgs {
     #[command(flatten)]
     broker: BrokerArgs,
-    /// Only this kind, e.g. Deployment or deployments
-    #[arg(short, long = "type", value_name = "KIND")]
-    kind: Option<String>,
+    /// Only this type: its kind, plural or built-in short name, alone or with its group, e.g. Pod, networkpolicies, po,
+    /// deployments.apps; or all of a group: *.istio.io. If nothing is of that type, standard error says so
+    #[arg(short, long = "type", value_name = "TYPE", value_parser = TypePattern::parse)]
+    kind: Option<TypePattern>,
     /// Only this namespace
     #[arg(short, long, value_name = "NAME")]
     namespace: Option<String>,
@@ -56,63 +57,65 @@ impl TailArgs {
     /// When the broker cannot be reached, its address cannot be used, or standard output is gone.
     pub(super) async fn execute(self) -> anyhow::Result<()> {
         let client = self.broker.connect().await?;
-        let mut messages = if self.all {
-            stored(client).await.context("cannot read the state that the broker holds")?
+        let mut followed = if self.all {
+            follow::stored(&client).await.context("cannot read the state that the broker holds")?
         } else {
-            let messages = client.subscribe(DATA_SUBJECT).await.context("cannot subscribe")?;
-            messages.map(|message| Ok(message.payload)).boxed()
+            follow::events(&client).await?
         };
+        let mut types = self.kind.clone().map(TypeFilter::new);
         let mut left = self.count;
         while left != Some(0) {
-            let message = tokio::select! {
-                message = messages.next() => message,
+            let came = tokio::select! {
+                came = followed.next() => came,
                 _ = tokio::signal::ctrl_c() => None,
             };
-            let Some(message) = message else { break };
-            let message = message.context("the broker does not go on")?;
-            let Ok(event) = serde_json::from_slice::<Value>(&message) else { continue };
-            if !self.wants(&event) {
+            let Some(came) = came else { break };
+            let message = match came.context("the broker does not go on")? {
+                Came::Message(message) => message,
+                Came::Begun => {
+                    say(types.as_ref().and_then(TypeFilter::nothing));
+                    continue;
+                }
+            };
+            let Ok(event) = serde_json::from_slice::<Value>(&message.payload) else { continue };
+            if !self.wants(&event, &message, types.as_mut()) {
                 continue;
             }
-            let mut out = io::stdout().lock();
-            let written = match self.output {
-                Format::Text => writeln!(out, "{}", line(&event)),
-                Format::Json => out.write_all(&message).and_then(|()| out.write_all(b"\n")),
-            };
-            match written.and_then(|()| out.flush()) {
-                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => break,
-                other => other.context("cannot write to standard output")?,
+            if !self.print(&event, &message)? {
+                break;
             }
             left = left.map(|left| left - 1);
         }
         Ok(())
     }
 
-    fn wants(&self, event: &Value) -> bool {
-        let kind = at(event, "/Object/kind");
-        let is_kind = |wanted: &String| {
-            let wanted = wanted.to_lowercase();
-            let kind = kind.to_lowercase();
-            wanted == kind || wanted.strip_suffix('s') == Some(&kind) || wanted.strip_suffix("es") == Some(&kind)
-        };
-        self.kind.as_ref().is_none_or(is_kind)
+    fn wants(&self, event: &Value, message: &Message, types: Option<&mut TypeFilter>) -> bool {
+        let found = || type_of(at(event, "/Object/apiVersion"), at(event, "/Object/kind"), message.key.clone());
+        types.is_none_or(|types| types.wants(found()))
             && self.namespace.as_ref().is_none_or(|wanted| at(event, "/Object/metadata/namespace") == wanted)
             && self.name.as_ref().is_none_or(|wanted| at(event, "/Object/metadata/name").starts_with(wanted))
     }
+
+    /// Whether somebody still reads.
+    fn print(&self, event: &Value, message: &Message) -> anyhow::Result<bool> {
+        let mut out = io::stdout().lock();
+        let written = match self.output {
+            Format::Text => writeln!(out, "{}", line(event)),
+            Format::Json => out.write_all(&message.payload).and_then(|()| out.write_all(b"\n")),
+        };
+        match written.and_then(|()| out.flush()) {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+            other => other.map(|()| true).context("cannot write to standard output"),
+        }
+    }
 }
 
-/// The state of the cluster, then what changes.
-async fn stored(client: Client) -> anyhow::Result<BoxStream<'static, anyhow::Result<Bytes>>> {
-    let context = jetstream::new(client.clone());
-    let name = context.stream_by_subject(ALL_STATES).await.context("there is no stream with a cluster's state")?;
-    let config = push::OrderedConfig {
-        deliver_subject: client.new_inbox(),
-        filter_subject: ALL_STATES.to_owned(),
-        ..push::OrderedConfig::default()
-    };
-    let stream = context.get_stream_no_info(name).await?;
-    let messages = stream.create_consumer(config).await?.messages().await?;
-    Ok(messages.map(|message| Ok(message?.message.payload)).boxed())
+/// Tells a person something, beside what standard output is read for.
+fn say(text: Option<String>) {
+    if let Some(text) = text {
+        // Who closed standard error does not want to know.
+        let _ = writeln!(io::stderr().lock(), "{text}");
+    }
 }
 
 fn at<'a>(event: &'a Value, pointer: &str) -> &'a str {
@@ -135,6 +138,7 @@ fn line(event: &Value) -> String {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
     use clap::Parser;
     use serde_json::json;
 
@@ -151,14 +155,27 @@ mod tests {
             "metadata": {"name": "web-1", "namespace": "shop", "resourceVersion": "7"}}})
     }
 
+    fn wants(args: &[&str]) -> bool {
+        let tail = Cli::parse_from(["t"].iter().chain(args)).tail;
+        let message = Message { key: None, payload: Bytes::new() };
+        let mut types = tail.kind.clone().map(TypeFilter::new);
+        tail.wants(&event(), &message, types.as_mut())
+    }
+
     #[test]
     fn filters_combine() {
-        let wants = |args: &[&str]| Cli::parse_from(["t"].iter().chain(args)).tail.wants(&event());
         assert!(wants(&[]));
         assert!(wants(&["--type", "deployments", "-n", "shop", "--name", "web"]));
+        assert!(wants(&["--type", "deploy", "--name", "web"]));
         assert!(!wants(&["--type", "pods"]));
-        assert!(!wants(&["-n", "other"]));
+        assert!(!wants(&["--type", "deployments", "-n", "other"]));
         assert!(!wants(&["--name", "db"]));
+    }
+
+    #[test]
+    fn a_type_that_cannot_be_is_refused() {
+        let error = Cli::try_parse_from(["t", "--type", "pods/log"]).err().unwrap().to_string();
+        assert!(error.contains("--type") && error.contains("pods/log"), "{error}");
     }
 
     #[test]

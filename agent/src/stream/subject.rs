@@ -137,6 +137,13 @@ impl Subjects {
     }
 }
 
+/// The type that the subject of an object names, whichever cluster it is of; `None` for any other subject.
+#[must_use]
+pub fn type_of(subject: &str) -> Option<TypeKey> {
+    let (_cluster, rest) = subject.strip_prefix("meshsync.state.")?.split_once('.')?;
+    parse_type(&mut rest.split('.'))
+}
+
 /// Appends the two tokens of an object's name.
 pub fn push_name(name: &ObjectName, subject: &mut String) {
     match name.namespace() {
@@ -230,6 +237,18 @@ mod tests {
         );
         assert_eq!(subjects.checkpoint(&key("", "pods")), "meshsync.checkpoint.1b4e-28ba.core.pods");
         assert_eq!(subjects.objects_of(&key("", "pods")), "meshsync.state.1b4e-28ba.core.pods.>");
+    }
+
+    #[test]
+    fn a_subject_tells_the_type_whichever_cluster_it_is_of() {
+        let object =
+            |cluster: &str, key: &TypeKey| Subjects::new(cluster).object(key, &ObjectName::new(Some("shop"), "web.1"));
+        for (cluster, key) in [("1b4e-28ba", key("", "pods")), ("c.2", key("rbac.authorization.k8s.io", "roles"))] {
+            assert_eq!(type_of(&object(cluster, &key)), Some(key));
+        }
+        for subject in ["meshery.meshsync.core", "meshsync.state.c1", "meshsync.checkpoint.c1.core.pods"] {
+            assert_eq!(type_of(subject), None, "{subject}");
+        }
     }
 
     #[test]
