@@ -179,7 +179,7 @@ fn wrong_input_ends_with_one_line_that_says_what_to_do() -> Result<()> {
     std::fs::write(&unreachable, kubeconfig("https://127.0.0.1:1"))?;
     let path = |path: &Path| path.to_str().unwrap_or_default().to_owned();
     let (garbage, nowhere, unreachable) = (path(&garbage), path(&nowhere), path(&unreachable));
-    let cases: [(&[&str], i32, &[&str]); 10] = [
+    let cases: [(&[&str], i32, &[&str]); 11] = [
         (&["run", "--broker-url", "nats://b", "--kubeconfig", &garbage], 1, &[&garbage, "--kubeconfig"]),
         (&["run", "--broker-url", "nats://b", "--kubeconfig", &nowhere], 1, &[&nowhere, "--kubeconfig"]),
         (&["run", "--broker-url", "nats://b"], 1, &["found no cluster", "--kubeconfig"]),
@@ -191,6 +191,7 @@ fn wrong_input_ends_with_one_line_that_says_what_to_do() -> Result<()> {
             1,
             &["nats://127.0.0.1:1 ", "refused", "--broker-url"],
         ),
+        (&["tail", "--type", "pods/log"], 2, &["pods/log", "--type"]),
         (&["run", "--stopAfter", "soon"], 2, &["--stopAfter", "soon"]),
         (&["snapshot", "--kubeconfig", &unreachable], 1, &["127.0.0.1:1"]),
         (&["snapshot", "--kubeconfig", &unreachable, "-o", "/no/such/dir/file"], 1, &["/no/such/dir/file", "--output"]),

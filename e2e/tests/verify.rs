@@ -79,6 +79,11 @@ fn verify_names_what_the_broker_does_not_hold() -> Result<()> {
             "{}",
             text(&all.stdout)
         );
+        // As kubectl names the type.
+        for name in ["cm", "configmaps", "ConfigMap", "configmaps.v1."] {
+            let one = agent(&cluster, &nats, &["tail", "--all", "--type", name, "--count", "1"])?;
+            ensure!(text(&one.stdout).contains(" v1 ConfigMap "), "{name}: {}", text(&one.stdout));
+        }
 
         nats.stop().await?;
         let nobody = agent(&cluster, &nats, &["verify"])?;
