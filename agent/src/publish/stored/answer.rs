@@ -102,17 +102,20 @@ impl Session<'_> {
             }
         };
         self.met_rival = Some(Instant::now());
+        // Answers come in the order of the stream: what is newer than the newest of ours is somebody else's, who lives.
+        if found.as_ref().is_some_and(|found| self.reconciler.is_foreign(found.sequence)) {
+            self.core.leave_to_rival();
+        }
         let mine = Mine { stamp: &object.stamp, insists: object.insists };
         let verdict = judge(mine, found.as_ref());
         let theirs = found.and_then(|found| found.stamp);
         match verdict {
             // Whoever stored it has told core subscribers, or will: another agent that runs by mistake, which may know of a
             // later state by now, or an earlier session of ours, from which that is carried over. A delete that is carried
-            // over comes this way once more, though: it is told unless theirs says more.
+            // over comes this way once more, though: it is told if it is just the one that is stored.
             Verdict::Stored(sequence) => {
-                let version = &object.stamp.resource_version;
-                let says_more = theirs.is_some_and(|theirs| version.is_older_than(&theirs.resource_version));
-                if object.event == EventType::Deleted && !says_more {
+                let is_same = theirs.is_some_and(|theirs| theirs.resource_version == object.stamp.resource_version);
+                if object.event == EventType::Deleted && is_same {
                     self.core.send(&object.item, object.payload.clone(), self.flight.next_number()).await;
                 }
                 self.confirm(*object, sequence);

@@ -107,6 +107,14 @@ impl CoreCopy {
         }
     }
 
+    /// Another agent writes into the stream, and tells core subscribers: what this one would repeat could be older than what
+    /// that one has told since.
+    pub(super) fn leave_to_rival(&mut self) {
+        if self.latecomers.take().is_some_and(|latecomers| !latecomers.is_empty()) {
+            tracing::info!("another agent writes into the stream: what may not have arrived is left to it");
+        }
+    }
+
     /// What consumers may not have got, to be sent again over the next connection.
     pub(super) fn into_unproven(self) -> Vec<Note> {
         let recent = self.recent.into_iter().filter(|(at, _)| at.elapsed() <= RECENT).map(|(_, note)| note);

@@ -44,6 +44,11 @@ impl Reconciler {
         self.newest = self.newest.max(sequence);
     }
 
+    /// Whether a message was stored by somebody else since the read-back.
+    pub(super) const fn is_foreign(&self, sequence: u64) -> bool {
+        sequence > self.newest
+    }
+
     /// Whether to ask the broker has been due for so long that sending has to wait for it: it can be asked only while nothing
     /// is in flight.
     pub(super) fn is_overdue(&self, now: Instant) -> bool {
@@ -83,6 +88,7 @@ mod tests {
         assert_eq!(reconciler.judge(now, look(7, 5, 5)), None);
         reconciler.stored(9);
         reconciler.stored(8);
+        assert!(!reconciler.is_foreign(9) && reconciler.is_foreign(10));
         assert_eq!(reconciler.judge(now, look(9, 6, 5)), None);
         assert!(reconciler.judge(now, look(10, 6, 5)).is_some_and(|reason| reason.contains("somebody else")));
         assert!(reconciler.judge(now, look(3, 6, 5)).is_some_and(|reason| reason.contains("lost its end")));
