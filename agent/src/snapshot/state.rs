@@ -28,8 +28,8 @@ pub(super) struct State {
     running: Option<Running>,
     /// Whether the rows are known to be all that exist: a list was finished, or a watch goes on from where one left off.
     pub(super) complete: bool,
-    /// Whether objects are to be sent whose bodies a list has yet to bring.
-    pub(super) awaits_list: bool,
+    /// The newest re-list when a body was last wanted: objects are to be sent whose bodies a later one has yet to bring.
+    wanted_at: Option<u32>,
     body_bytes: usize,
     packed_bytes: usize,
     pub(super) closed: bool,
@@ -218,8 +218,12 @@ impl State {
     pub(super) fn want_body(&mut self, uid: &Uid) -> bool {
         let Some(row) = self.rows.find_mut(uid) else { return false };
         row.confirmed_hash = !row.hash;
-        self.awaits_list = true;
+        self.wanted_at = Some(self.relist);
         true
+    }
+
+    pub(super) const fn awaits_list(&self) -> bool {
+        self.wanted_at.is_some()
     }
 
     pub(super) fn begin_relist(&mut self) -> u32 {
@@ -243,7 +247,8 @@ impl State {
             self.forget_size(row.body.as_ref());
         }
         self.complete = true;
-        self.awaits_list = false;
+        // One that was running may have passed the object by.
+        self.wanted_at.take_if(|wanted_at| *wanted_at != number);
         gone.into_iter().map(Removed::from).collect()
     }
 

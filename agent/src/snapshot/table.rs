@@ -231,10 +231,10 @@ impl Table {
         }
     }
 
-    /// Whether [`Table::want_body`] was called and no list was finished since: what waits for that is in no outbox.
+    /// Whether [`Table::want_body`] was called and no list that began later was finished: what waits for that is in no outbox.
     #[must_use]
     pub fn awaits_list(&self) -> bool {
-        self.lock().awaits_list
+        self.lock().awaits_list()
     }
 
     /// Whether there are objects whose body is not here.

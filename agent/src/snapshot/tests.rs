@@ -292,3 +292,21 @@ fn where_only_hashes_are_kept_a_body_goes_once_consumers_have_it() {
     table.set_mode(SnapshotMode::HashOnly);
     assert_eq!(table.stats().packed_bytes, 0);
 }
+
+#[test]
+fn a_list_that_was_running_when_a_body_was_wanted_is_not_the_one_that_is_awaited() {
+    let table = Table::new();
+    table.set_mode(SnapshotMode::HashOnly);
+    let one = object("a", "u1", 5, "one");
+    table.upsert(&one);
+    table.confirm(&one.uid, Confirmation { hash: one.hash, sequence: 1 });
+    let running = table.begin_relist();
+    assert_eq!(table.upsert(&one), Outcome::Unchanged, "its page has passed, and nobody needed the body");
+    table.want_body(&one.uid);
+    assert_eq!(running.finish(), []);
+    assert!(table.awaits_list());
+    let next = table.begin_relist();
+    assert_eq!(table.upsert(&one), Outcome::Modified);
+    assert_eq!(next.finish(), []);
+    assert!(!table.awaits_list());
+}
