@@ -131,6 +131,27 @@ fn what_somebody_else_put_into_the_stream_gives_way() -> Result<()> {
         })
         .await?;
         holds_everything(&cluster, &nats).await?;
+        // What looks like an agent's, and holds nothing: found when it is asked back.
+        agent.stop(STOPS_WITHIN).await?;
+        let stamped = stream.direct_get_last_for_subject(subject.as_str()).await?;
+        // But for the conditions that it was stored with.
+        let mut headers = async_nats::HeaderMap::new();
+        for (name, values) in stamped.headers.iter() {
+            if name.to_string().starts_with("Meshsync-") {
+                values.iter().for_each(|value| headers.append(name.clone(), value.clone()));
+            }
+        }
+        context.publish_with_headers(subject.clone(), headers, "{}".into()).await?.await?;
+        agent.start()?;
+        let resync = json!({"ObjectType": "request-payload", "Request": {"Entity": "resync-discovery"}}).to_string();
+        await_condition("the object is stored again", DEADLINE, async || {
+            nats.client().await?.publish("meshery.meshsync.request", resync.clone().into()).await?;
+            nats.client().await?.flush().await?;
+            let message = stream.direct_get_last_for_subject(subject.as_str()).await?;
+            Ok((message.payload.len() > 2).then_some(()))
+        })
+        .await?;
+        holds_everything(&cluster, &nats).await?;
         // An agent that goes round in circles would have something to send for ever.
         let status = agent.stop(STOPS_WITHIN).await?;
         ensure!(status.success(), "it ended with {status}");

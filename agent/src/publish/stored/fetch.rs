@@ -22,14 +22,18 @@ pub(super) enum Fetched {
     Message(Bytes),
     /// Something newer has taken its place, and was told as such.
     Replaced,
-    /// The broker gave no answer, or one that cannot be used.
+    /// It holds no object: no agent made it so.
+    Unusable,
+    /// The broker gave no answer.
     Failed(String),
 }
 
 /// See the module.
 #[derive(Default)]
 pub(super) struct Fetches {
-    /// What the answers are for.
+    /// Number of the last question.
+    asked: u64,
+    /// What the answers are for, by the number of the question.
     items: HashMap<u64, Item>,
     answers: FuturesUnordered<BoxFuture<'static, (u64, Fetched)>>,
 }
@@ -41,15 +45,16 @@ impl Fetches {
 
     /// Asks for the message with this sequence, to be sent for `item`.
     pub(super) fn ask(&mut self, stream: &Stream, sequence: u64, item: Item) {
-        self.items.insert(sequence, item);
-        let stream = stream.clone();
-        self.answers.push(Box::pin(async move { (sequence, message(&stream, sequence).await) }));
+        self.asked += 1;
+        self.items.insert(self.asked, item);
+        let (stream, number) = (stream.clone(), self.asked);
+        self.answers.push(Box::pin(async move { (number, message(&stream, sequence).await) }));
     }
 
     /// An item and what became of the question; for ever while nothing is asked for.
     pub(super) async fn next(&mut self) -> (Item, Fetched) {
-        while let Some((sequence, fetched)) = self.answers.next().await {
-            if let Some(item) = self.items.remove(&sequence) {
+        while let Some((number, fetched)) = self.answers.next().await {
+            if let Some(item) = self.items.remove(&number) {
                 return (item, fetched);
             }
         }
@@ -68,9 +73,7 @@ async fn message(stream: &Stream, sequence: u64) -> Fetched {
         Err(error) if error.kind() == DirectGetErrorKind::NotFound => return Fetched::Replaced,
         Err(error) => return Fetched::Failed(error.to_string()),
     };
-    let Some(object) = object_of(&message.payload) else {
-        return Fetched::Failed("the message holds no object".to_owned());
-    };
+    let Some(object) = object_of(&message.payload) else { return Fetched::Unusable };
     let mut out = Vec::with_capacity(message.payload.len() + 8);
     data_message(EventType::Added, &mut out, |out| out.extend_from_slice(object));
     Fetched::Message(out.into())

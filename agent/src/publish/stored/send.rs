@@ -44,13 +44,7 @@ impl Session<'_> {
             return self.parts.queue.confirm(item);
         };
         let Object { uid, name, resource_version, hash, told, confirmed: _, sequence, body } = object;
-        let Some(body) = body else {
-            // Once a list has brought the body, the object is queued again.
-            if let Some(table) = self.parts.store.table(item.type_id) {
-                table.want_body(&uid);
-            }
-            return self.parts.queue.confirm(item);
-        };
+        let Some(body) = body else { return self.await_list(item, &uid) };
         let event = item.action.event_type(told);
         let limit = self.parts.broker.client.max_payload().saturating_sub(HEADER_ROOM);
         let encoded = match self.encoding.encode(event, &body, limit) {
@@ -68,6 +62,14 @@ impl Session<'_> {
         let subject = self.subjects.object(&TypeKey::from(&*served), &name);
         let object = SentObject { item, event, subject, stamp, payload: encoded.payload, insists };
         self.store(Box::new(object), sequence).await;
+    }
+
+    /// Leaves an object whose body is not held to a list: once that has brought it, it is queued again.
+    fn await_list(&self, item: Item, uid: &Uid) {
+        if let Some(table) = self.parts.store.table(item.type_id) {
+            table.want_body(uid);
+        }
+        self.parts.queue.confirm(item);
     }
 
     fn stamp(
@@ -115,6 +117,7 @@ impl Session<'_> {
                 }
                 self.parts.queue.confirm(item);
             }
+            None if object.sequence == 0 => self.await_list(item, &object.uid),
             None => self.fetches.ask(&self.stream, object.sequence, item),
         }
     }
@@ -127,6 +130,14 @@ impl Session<'_> {
                 self.parts.queue.confirm(item);
             }
             Fetched::Replaced => self.parts.queue.confirm(item),
+            Fetched::Unusable => match &item.action {
+                Action::Upsert { uid, .. } => {
+                    tracing::warn!(object = %item.name, "the stream's message holds no object; listing to store it again");
+                    let uid = uid.clone();
+                    self.await_list(item, &uid);
+                }
+                Action::Delete(_) => self.parts.queue.confirm(item),
+            },
             Fetched::Failed(error) => {
                 tracing::warn!(object = %item.name, error, "cannot be asked back from the stream now; asking again");
                 self.parts.queue.return_unconfirmed(item);
