@@ -102,8 +102,9 @@ impl Session<'_> {
             }
         };
         self.met_rival = Some(Instant::now());
-        // Answers come in the order of the stream: what is newer than the newest of ours is somebody else's, who lives.
-        if found.as_ref().is_some_and(|found| self.reconciler.is_foreign(found.sequence)) {
+        // Answers come in the order of the stream: what is newer than the newest of ours is somebody else's, who lives. Over a
+        // later connection it can be ours, too: what the one before had swallowed may come out late.
+        if self.generation <= 1 && found.as_ref().is_some_and(|found| self.reconciler.is_foreign(found.sequence)) {
             self.core.leave_to_rival();
         }
         let mine = Mine { stamp: &object.stamp, insists: object.insists };
