@@ -287,7 +287,8 @@ async fn read_back(
     let began = Instant::now();
     // Before it is read: what somebody else writes meanwhile is found the next time.
     let newest = stream.info().await.map_err(|error| Problem(error.to_string()))?.state.last_sequence;
-    let marked = read_told(stream, subjects).await?;
+    // One that is ahead of the stream is not of this stream, and no reason to leave anything out.
+    let marked = read_told(stream, subjects).await?.map(|marked| if marked > newest { 0 } else { marked });
     // What an earlier session of this agent stored is carried over from it.
     let told = marked.filter(|_| parts.carried.is_of_nobody()).unwrap_or(u64::MAX);
     parts.progress.reading();
