@@ -114,7 +114,7 @@ impl TailArgs {
 fn say(text: Option<String>) {
     if let Some(text) = text {
         // Who closed standard error does not want to know.
-        let _ = writeln!(io::stderr().lock(), "{text}");
+        let _ = writeln!(io::stderr().lock(), "{}", printable(&text));
     }
 }
 
@@ -126,14 +126,19 @@ fn at<'a>(event: &'a Value, pointer: &str) -> &'a str {
 fn line(event: &Value) -> String {
     let namespace = at(event, "/Object/metadata/namespace");
     let separator = if namespace.is_empty() { "" } else { "/" };
-    format!(
+    printable(&format!(
         "{:<8} {} {} {namespace}{separator}{} @{}",
         at(event, "/EventType"),
         at(event, "/Object/apiVersion"),
         at(event, "/Object/kind"),
         at(event, "/Object/metadata/name"),
         at(event, "/Object/metadata/resourceVersion"),
-    )
+    ))
+}
+
+/// Anybody may publish anything: what would steer a terminal is replaced.
+fn printable(text: &str) -> String {
+    text.chars().map(|char| if char.is_control() { char::REPLACEMENT_CHARACTER } else { char }).collect()
 }
 
 #[cfg(test)]
@@ -181,6 +186,13 @@ mod tests {
     #[test]
     fn a_broker_with_a_certificate_of_its_own_can_be_followed() {
         assert!(Cli::try_parse_from(["t", "--broker-url", "tls://b", "--broker-ca-file", "/ca.pem"]).is_ok());
+    }
+
+    #[test]
+    fn a_line_steers_no_terminal() {
+        let mut event = event();
+        event["Object"]["metadata"]["name"] = "\u{1b}[2Jgone\nADDED".into();
+        assert_eq!(line(&event), "ADDED    apps/v1 Deployment shop/\u{fffd}[2Jgone\u{fffd}ADDED @7");
     }
 
     #[test]

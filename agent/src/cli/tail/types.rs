@@ -38,6 +38,8 @@ const SHORT_NAMES: [(&str, &str, &str); 27] = [
     ("PriorityClass", "scheduling.k8s.io", "pc"),
     ("StorageClass", "storage.k8s.io", "sc"),
 ];
+/// Types that are remembered while none matched: anybody may publish anything.
+const REMEMBERED: usize = 1_024;
 /// Types that are named when none matched: enough to see what they look like.
 const NAMED: usize = 8;
 
@@ -60,7 +62,7 @@ impl TypeFilter {
     pub(super) fn wants(&mut self, found: ServedType) -> bool {
         let wants = !self.wanted.matches(std::slice::from_ref(&found)).is_empty();
         self.matched |= wants;
-        if !self.matched {
+        if !self.matched && self.others.len() < REMEMBERED {
             self.others.insert(found);
         }
         wants
@@ -208,5 +210,15 @@ mod tests {
         assert!(filter.wants(type_of("v1", "Pod", None)));
         assert!(!filter.wants(type_of("v1", "Secret", None)));
         assert_eq!(filter.nothing(), None);
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded() {
+        let mut filter = filter("pods");
+        for number in 0..2 * REMEMBERED {
+            assert!(!filter.wants(type_of("example.com/v1", &format!("Kind{number}"), None)));
+        }
+        assert_eq!(filter.others.len(), REMEMBERED);
+        assert!(filter.wants(type_of("v1", "Pod", None)));
     }
 }
