@@ -1,4 +1,5 @@
-//! Everything that a cluster holds, asked with kubectl: the independent side of every comparison.
+//! Everything that a cluster holds, asked with kubectl, or page by page where that is too much: the independent side of every
+//! comparison.
 
 #![allow(clippy::indexing_slicing, reason = "a missing field of a JSON value reads as null")]
 
@@ -71,7 +72,7 @@ pub async fn fingerprints(cluster: &Cluster, left_out: &[&str]) -> Result<Finger
             let mut page: Value = client.request(http::Request::get(&uri).body(Vec::new())?).await.context(uri)?;
             // Items of a list do not say what they are; the list does.
             let api_version = page["apiVersion"].take();
-            let kind = page["kind"].as_str().unwrap_or_default().trim_end_matches("List").to_owned();
+            let kind = page["kind"].as_str().and_then(|kind| kind.strip_suffix("List")).unwrap_or_default().to_owned();
             for mut item in page["items"].as_array_mut().map(std::mem::take).unwrap_or_default() {
                 item["apiVersion"] = api_version.clone();
                 item["kind"] = kind.clone().into();
