@@ -20,11 +20,25 @@ const DEADLINE: Duration = Duration::from_secs(60);
 const STOPS_WITHIN: Duration = Duration::from_secs(20);
 const OBJECTS: usize = 200;
 
-async fn cluster(lab: &Lab) -> Result<Cluster> {
-    // The plugin asks for ServiceAccounts, which controllers would make.
-    let cluster = lab.cluster(Level::Api).apiserver_arg("--disable-admission-plugins=ServiceAccount").start().await?;
-    load::load(&cluster.client().await?, OBJECTS).await?;
-    Ok(cluster)
+/// A broker that holds a cluster, and the agent that stored it.
+struct Scene {
+    cluster: Cluster,
+    nats: Nats,
+    agent: Daemon,
+}
+
+impl Scene {
+    async fn begin(lab: &Lab) -> Result<Self> {
+        // The plugin asks for ServiceAccounts, which controllers would make.
+        let cluster =
+            lab.cluster(Level::Api).apiserver_arg("--disable-admission-plugins=ServiceAccount").start().await?;
+        load::load(&cluster.client().await?, OBJECTS).await?;
+        let nats = lab.nats().jetstream().start().await?;
+        let agent = agent(lab, &cluster, &nats)?;
+        agent.start()?;
+        holds_everything(&cluster, &nats).await?;
+        Ok(Self { cluster, nats, agent })
+    }
 }
 
 fn agent(lab: &Lab, cluster: &Cluster, nats: &Nats) -> Result<Daemon> {
@@ -39,10 +53,7 @@ async fn holds_everything(cluster: &Cluster, nats: &Nats) -> Result<()> {
 #[test]
 fn a_list_that_was_due_when_an_agent_ended_is_made_by_the_next() -> Result<()> {
     lab::run("resume-list-due", async |lab| {
-        let (cluster, nats) = (cluster(lab).await?, lab.nats().jetstream().start().await?);
-        let agent = agent(lab, &cluster, &nats)?;
-        agent.start()?;
-        holds_everything(&cluster, &nats).await?;
+        let Scene { cluster, nats, agent } = Scene::begin(lab).await?;
         // This one has no bodies: it went on from what is stored.
         agent.stop(STOPS_WITHIN).await?;
         agent.start()?;
@@ -74,10 +85,7 @@ fn a_list_that_was_due_when_an_agent_ended_is_made_by_the_next() -> Result<()> {
 #[test]
 fn a_type_that_an_agent_left_out_is_listed_by_the_next() -> Result<()> {
     lab::run("resume-left-out", async |lab| {
-        let (cluster, nats) = (cluster(lab).await?, lab.nats().jetstream().start().await?);
-        let agent = agent(lab, &cluster, &nats)?;
-        agent.start()?;
-        holds_everything(&cluster, &nats).await?;
+        let Scene { cluster, nats, agent } = Scene::begin(lab).await?;
         agent.stop(STOPS_WITHIN).await?;
 
         let config = lab.dir().join("without-secrets.json");
@@ -99,10 +107,7 @@ fn a_type_that_an_agent_left_out_is_listed_by_the_next() -> Result<()> {
 #[test]
 fn what_somebody_else_put_into_the_stream_gives_way() -> Result<()> {
     lab::run("resume-foreign", async |lab| {
-        let (cluster, nats) = (cluster(lab).await?, lab.nats().jetstream().start().await?);
-        let agent = agent(lab, &cluster, &nats)?;
-        agent.start()?;
-        holds_everything(&cluster, &nats).await?;
+        let Scene { cluster, nats, agent } = Scene::begin(lab).await?;
 
         let context = jetstream::new(nats.client().await?);
         let name = context.stream_by_subject("meshsync.state.>").await?;

@@ -13,12 +13,11 @@ use std::time::{Duration, Instant};
 
 use async_nats::{Client, Subscriber};
 use bytes::Bytes;
-use futures::StreamExt;
 
 use super::latecomers::Latecomers;
 use super::message::Encoding;
 use super::outbox::{Action, Item, Next};
-use super::parts::{DATA_SUBJECT, Parts, Problem, until, wait};
+use super::parts::{DATA_SUBJECT, Parts, Problem, echo, until, wait};
 use crate::encode::{Detail, EncodeError, EventType};
 use crate::snapshot::Confirmation;
 
@@ -179,11 +178,7 @@ impl<'p> Session<'p> {
 
     /// Whether everything that was sent so far over this connection has been taken.
     async fn confirmed(&mut self, client: &Client) -> bool {
-        let echo = async {
-            client.publish(self.inbox.clone(), Bytes::new()).await.ok()?;
-            client.flush().await.ok()?;
-            self.marker.next().await
-        };
+        let echo = echo(client, &self.inbox, &mut self.marker);
         let generation = self.generation;
         let mut connection = self.parts.broker.connection.clone();
         let came_back = tokio::select! {

@@ -6,6 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use async_nats::jetstream::stream::{DirectGetErrorKind, Stream};
+use async_nats::{Client, Subscriber};
+use bytes::Bytes;
+use futures::StreamExt;
 use meshsync_runtime::shutdown::Shutdown;
 use tokio::sync::{mpsc, watch};
 
@@ -108,7 +111,7 @@ pub struct Carried {
 
 impl Carried {
     /// Whether no connection was worked on yet: what the stream holds, an earlier agent stored.
-    pub(super) const fn is_of_nobody(&self) -> bool {
+    pub(super) const fn is_empty_handed(&self) -> bool {
         self.generation == 0
     }
 }
@@ -186,6 +189,14 @@ pub(super) struct Found {
     /// `None` of one that no agent stored.
     pub(super) stamp: Option<Stamp>,
     pub(super) sequence: u64,
+}
+
+/// Waits until the broker has handled what was sent over the connection so far: it handles one message after the other, and
+/// this one comes back to `echoes`, which listens to `inbox`. `None` when the client is closed.
+pub(super) async fn echo(client: &Client, inbox: &str, echoes: &mut Subscriber) -> Option<()> {
+    client.publish(inbox.to_owned(), Bytes::new()).await.ok()?;
+    client.flush().await.ok()?;
+    echoes.next().await.map(drop)
 }
 
 /// Until a point in time; for ever if there is none.

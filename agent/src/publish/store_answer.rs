@@ -5,12 +5,11 @@ use std::time::Duration;
 
 use async_nats::Client;
 use async_nats::jetstream::stream::Stream;
-use futures::StreamExt;
 use meshsync_crds::agent_config::PublishFormat;
 use meshsync_crds::discovery::ServedType;
 
 use super::message::Encoding;
-use super::parts::Problem;
+use super::parts::{Problem, echo};
 use crate::encode::EventType;
 use crate::encode::envelope::object_of;
 use crate::encode::meshery::{Pushed, StoreReply};
@@ -59,16 +58,13 @@ pub(super) async fn send(
     Ok(answer.objects)
 }
 
-/// Waits until the broker has handled what was sent over the connection so far: it handles one message after the other.
+/// Waits until the broker has handled the answer so far.
 async fn arrived(client: &Client) -> Result<(), Problem> {
     let failed = |error: String| Problem(format!("cannot tell whether the broker got the answer: {error}"));
     let inbox = client.new_inbox();
-    let mut echo = client.subscribe(inbox.clone()).await.map_err(|error| failed(error.to_string()))?;
-    publish(client, &inbox, Vec::new()).await?;
-    match tokio::time::timeout(ECHO_WITHIN, echo.next()).await {
-        Ok(Some(_)) => Ok(()),
-        Ok(None) | Err(_) => Err(failed("it does not echo".to_owned())),
-    }
+    let mut echoes = client.subscribe(inbox.clone()).await.map_err(|error| failed(error.to_string()))?;
+    let came_back = tokio::time::timeout(ECHO_WITHIN, echo(client, &inbox, &mut echoes)).await;
+    came_back.ok().flatten().ok_or_else(|| failed("it does not echo".to_owned()))
 }
 
 impl Answer<'_> {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use async_nats::Client;
 use bytes::Bytes;
 
-use super::told::{Copies, Told};
+use super::told::ToldUpTo;
 use crate::publish::latecomers::{Latecomers, Note};
 use crate::publish::outbox::Item;
 use crate::publish::parts::{DATA_SUBJECT, until};
@@ -25,7 +25,7 @@ const KEPT_CAPACITY: usize = 1_024;
 pub(super) struct CoreCopy {
     client: Client,
     latecomers: Option<Latecomers>,
-    told: Told,
+    told: ToldUpTo,
     /// Sent, and nothing that was sent later has been answered yet: with the number of the first such message.
     unproven: VecDeque<(u64, Note)>,
     /// Handled by the broker a moment ago.
@@ -33,7 +33,7 @@ pub(super) struct CoreCopy {
 }
 
 impl CoreCopy {
-    pub(super) fn new(client: Client, latecomers: Option<Latecomers>, told: Told) -> Self {
+    pub(super) fn new(client: Client, latecomers: Option<Latecomers>, told: ToldUpTo) -> Self {
         Self { client, latecomers, told, unproven: VecDeque::new(), recent: VecDeque::new() }
     }
 
@@ -90,8 +90,7 @@ impl CoreCopy {
         }
         let number = |note: Option<&(u64, Note)>| note.map(|(number, _)| *number);
         let unproven = number(self.unproven.front()).zip(number(self.unproven.back()));
-        let oldest_order = queue.oldest_orders().into_values().min();
-        self.told.due(Copies { unproven, oldest_order })
+        self.told.due(unproven, || queue.oldest_orders().into_values().min())
     }
 
     /// Until [`CoreCopy::repeat_if_due`] has something to do.

@@ -29,7 +29,7 @@ use self::flight::{Flight, Sent, SentObject};
 use self::leave::read_told;
 use self::reconcile::{Look, Reconciler};
 use self::restore::{Report, restore};
-use self::told::Told;
+use self::told::ToldUpTo;
 use super::latecomers::Note;
 use super::message::Encoding;
 use super::outbox::{Item, Next};
@@ -113,7 +113,7 @@ impl<'p> Session<'p> {
         let subjects = Subjects::new(&encoding.cluster_id);
         let (reconciler, told) = read_back(parts, &encoding, &mut stream, &subjects).await?;
         let is_new = told.is_none();
-        let core = CoreCopy::new(client, parts.new_connection(generation), told.unwrap_or(Told::new(0, 0)));
+        let core = CoreCopy::new(client, parts.new_connection(generation), told.unwrap_or(ToldUpTo::new(0, 0)));
         let mut session = Self {
             parts,
             encoding,
@@ -283,14 +283,14 @@ async fn read_back(
     encoding: &Encoding,
     stream: &mut Stream,
     subjects: &Subjects,
-) -> Result<(Reconciler, Option<Told>), Problem> {
+) -> Result<(Reconciler, Option<ToldUpTo>), Problem> {
     let began = Instant::now();
     // Before it is read: what somebody else writes meanwhile is found the next time.
     let newest = stream.info().await.map_err(|error| Problem(error.to_string()))?.state.last_sequence;
     // One that is ahead of the stream is not of this stream, and no reason to leave anything out.
     let marked = read_told(stream, subjects).await?.map(|marked| if marked > newest { 0 } else { marked });
     // What an earlier session of this agent stored is carried over from it.
-    let told = marked.filter(|_| parts.carried.is_of_nobody()).unwrap_or(u64::MAX);
+    let told = marked.filter(|_| parts.carried.is_empty_handed()).unwrap_or(u64::MAX);
     parts.progress.reading();
     let in_force = parts.in_force.borrow().clone();
     let report = restore(stream, subjects, encoding.name(), &parts.store, &parts.queue, &in_force, told).await?;
@@ -304,7 +304,7 @@ async fn read_back(
     );
     parts.carried.unproven.extend(untold);
     parts.progress.done(checkpoints);
-    let told = (newest > 0).then(|| Told::new(marked.unwrap_or_default(), newest_object));
+    let told = (newest > 0).then(|| ToldUpTo::new(marked.unwrap_or_default(), newest_object));
     Ok((Reconciler::new(Instant::now(), began.elapsed(), newest), told))
 }
 

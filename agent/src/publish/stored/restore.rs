@@ -75,10 +75,8 @@ pub(super) async fn restore(
         match tables.get_mut(&entry.key).filter(|of| of.served.api_version() == entry.stamp.api_version) {
             Some(of) => take_in(entry, of, encoding, queue, &mut report),
             None => {
-                let Entry { key, name, stamp, sequence, payload: _ } = entry;
-                let uid = stamp.uid.unwrap_or_else(|| Uid::named(&name));
-                let removed =
-                    Removed { uid, name, resource_version: stamp.resource_version, told: Told::Yes, sequence };
+                let removed = removed(&entry);
+                let Entry { key, stamp, .. } = entry;
                 strangers.entry((key, stamp.api_version, stamp.kind)).or_default().push(removed);
             }
         }
@@ -131,16 +129,24 @@ fn take_in(entry: Entry, of: &mut Watched, encoding: &str, queue: &Queue, report
 
 /// What an entry tells core subscribers.
 fn note(entry: &Entry, type_id: TypeId) -> Note {
-    let Entry { key: _, name, stamp, sequence, payload: _ } = entry.clone();
-    let uid = stamp.uid.unwrap_or_else(|| Uid::named(&name));
-    let action = match stamp.event {
-        EventType::Deleted => {
-            let resource_version = stamp.resource_version;
-            Action::Delete(Box::new(Removed { uid, name: name.clone(), resource_version, told: Told::Yes, sequence }))
-        }
-        EventType::Added | EventType::Modified => Action::Upsert { uid, resync: true },
+    let removed = removed(entry);
+    let action = match entry.stamp.event {
+        EventType::Deleted => Action::Delete(Box::new(removed)),
+        EventType::Added | EventType::Modified => Action::Upsert { uid: removed.uid, resync: true },
     };
-    Note::new(type_id, name, action)
+    Note::new(type_id, entry.name.clone(), action)
+}
+
+/// What an entry is about, as something to tell the end of.
+fn removed(entry: &Entry) -> Removed {
+    let Entry { key: _, name, stamp, sequence, payload: _ } = entry;
+    Removed {
+        uid: stamp.uid.clone().unwrap_or_else(|| Uid::named(name)),
+        name: name.clone(),
+        resource_version: stamp.resource_version.clone(),
+        told: Told::Yes,
+        sequence: *sequence,
+    }
 }
 
 fn stranger_of(entry: &Entry) -> ServedType {

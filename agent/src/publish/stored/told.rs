@@ -3,7 +3,7 @@
 
 /// See the module. Numbers are those of [`super::flight`], sequences those of the stream.
 #[derive(Debug)]
-pub(super) struct Told {
+pub(super) struct ToldUpTo {
     /// What the mark in the stream says.
     marked: u64,
     /// Sequence of the newest message that was sent on.
@@ -14,16 +14,7 @@ pub(super) struct Told {
     again: Option<u64>,
 }
 
-/// How far the copies are.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Copies {
-    /// The oldest and the newest number that are not proven.
-    pub(super) unproven: Option<(u64, u64)>,
-    /// The oldest place in the outbox of what waits or is in flight.
-    pub(super) oldest_order: Option<u64>,
-}
-
-impl Told {
+impl ToldUpTo {
     /// Begins with what the mark says and the newest message about an object.
     pub(super) const fn new(marked: u64, newest: u64) -> Self {
         Self { marked, newest, candidate: None, again: None }
@@ -39,15 +30,21 @@ impl Told {
         self.again = Some(order);
     }
 
-    /// What the mark is to say from now on, if that is more than it says.
-    pub(super) fn due(&mut self, copies: Copies) -> Option<u64> {
-        if self.again.is_some_and(|before| copies.oldest_order.is_some_and(|oldest| oldest < before)) {
+    /// What the mark is to say from now on, if that is more than it says. `unproven` are the oldest and the newest number that
+    /// are not proven, `oldest_order` is the oldest place in the outbox of what waits or is in flight: that is looked for only
+    /// where it matters.
+    pub(super) fn due(
+        &mut self,
+        unproven: Option<(u64, u64)>,
+        oldest_order: impl FnOnce() -> Option<u64>,
+    ) -> Option<u64> {
+        if self.again.is_some_and(|before| oldest_order().is_some_and(|oldest| oldest < before)) {
             return None;
         }
         self.again = None;
-        let newest_number = copies.unproven.map_or(0, |(_, newest)| newest);
+        let newest_number = unproven.map_or(0, |(_, newest)| newest);
         let (sequence, number) = *self.candidate.get_or_insert((self.newest, newest_number));
-        if copies.unproven.is_some_and(|(oldest, _)| oldest <= number) {
+        if unproven.is_some_and(|(oldest, _)| oldest <= number) {
             return None;
         }
         self.candidate = None;
@@ -62,29 +59,29 @@ impl Told {
 mod tests {
     use super::*;
 
-    const ALL_PROVEN: Copies = Copies { unproven: None, oldest_order: None };
+    fn due(told: &mut ToldUpTo, unproven: Option<(u64, u64)>) -> Option<u64> {
+        told.due(unproven, || None)
+    }
 
     #[test]
     fn what_is_marked_was_proven() {
-        let mut told = Told::new(3, 3);
-        assert_eq!(told.due(ALL_PROVEN), None, "it says so already");
+        let mut told = ToldUpTo::new(3, 3);
+        assert_eq!(due(&mut told, None), None, "it says so already");
         told.sent(5);
-        let unproven = |oldest, newest| Copies { unproven: Some((oldest, newest)), ..ALL_PROVEN };
-        assert_eq!(told.due(unproven(8, 8)), None);
+        assert_eq!(due(&mut told, Some((8, 8))), None);
         told.sent(6);
-        assert_eq!(told.due(unproven(8, 9)), None);
-        assert_eq!(told.due(unproven(9, 9)), Some(5), "what came later does not hold it up");
-        assert_eq!(told.due(unproven(9, 9)), None);
-        assert_eq!(told.due(ALL_PROVEN), Some(6));
-        assert_eq!(told.due(ALL_PROVEN), None, "once is enough");
+        assert_eq!(due(&mut told, Some((8, 9))), None);
+        assert_eq!(due(&mut told, Some((9, 9))), Some(5), "what came later does not hold it up");
+        assert_eq!(due(&mut told, Some((9, 9))), None);
+        assert_eq!(due(&mut told, None), Some(6));
+        assert_eq!(due(&mut told, None), None, "once is enough");
     }
 
     #[test]
     fn nothing_is_marked_before_what_is_told_again_has_left() {
-        let mut told = Told::new(0, 7);
+        let mut told = ToldUpTo::new(0, 7);
         told.again_before(20);
-        let waiting = |order| Copies { oldest_order: Some(order), ..ALL_PROVEN };
-        assert_eq!(told.due(waiting(19)), None);
-        assert_eq!(told.due(waiting(20)), Some(7));
+        assert_eq!(told.due(None, || Some(19)), None);
+        assert_eq!(told.due(None, || Some(20)), Some(7));
     }
 }
