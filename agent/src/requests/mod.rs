@@ -3,7 +3,7 @@
 //! | entity | answer |
 //! |---|---|
 //! | `informer-store` | everything the agent holds, to the subject that the request names, ended by an empty array |
-//! | `resync-discovery` | everything published again as `ADDED`; requests that come while one is queued are one |
+//! | `resync-discovery` | everything published again as `ADDED`, once for all requests within [`RESYNC_DELAY`] |
 //! | `meshsync-meta` | the agent's version, on [`META_SUBJECT`] |
 //!
 //! A request that cannot be read, or asks for something else, is logged and has no effect.
@@ -13,10 +13,10 @@ mod parse;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::Client;
-use bytes::Bytes;
+use async_nats::Subscriber;
 use futures::StreamExt;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use crate::publish::broker::Broker;
 use crate::publish::queue::Queue;
@@ -30,6 +30,10 @@ pub const REQUEST_SUBJECT: &str = "meshery.meshsync.request";
 pub const QUEUE_GROUP: &str = "meshsync-request-stream";
 /// Subject of the answer to `meshsync-meta`.
 pub const META_SUBJECT: &str = "meshsync-meta";
+
+/// How long a resync waits for others to be one with: consumers that start together, or a person who presses a button
+/// twice, ask within this. The pass begins after the last of them asked, so each of them hears all of it.
+pub const RESYNC_DELAY: Duration = Duration::from_millis(200);
 
 /// Answers requests.
 pub struct Requests {
@@ -51,36 +55,32 @@ impl Requests {
         loop {
             let subscribed = self.broker.client.queue_subscribe(REQUEST_SUBJECT, QUEUE_GROUP.to_owned()).await;
             match subscribed {
-                Ok(mut requests) => {
-                    while let Some(message) = requests.next().await {
-                        self.answer(&message.payload).await;
-                    }
-                }
+                Ok(requests) => self.answer_all(requests).await,
                 Err(error) => tracing::warn!(%error, "cannot listen for requests"),
             }
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
     }
 
-    async fn answer(&self, payload: &[u8]) {
-        let outcome = match parse(payload) {
-            Ok(Entity::InformerStore { reply }) => {
-                self.ask_publisher(reply);
-                Ok(())
+    async fn answer_all(&self, mut requests: Subscriber) {
+        let mut resync_at = None;
+        loop {
+            tokio::select! {
+                message = requests.next() => match message.map(|message| parse(&message.payload)) {
+                    Some(Ok(Entity::InformerStore { reply })) => self.ask_publisher(reply),
+                    Some(Ok(Entity::ResyncDiscovery)) => {
+                        resync_at.get_or_insert_with(|| Instant::now() + RESYNC_DELAY);
+                    }
+                    Some(Ok(Entity::Meta)) => self.send_version().await,
+                    Some(Err(error)) => tracing::warn!(%error, "request without effect"),
+                    None => break,
+                },
+                () = reached(resync_at) => {
+                    resync_at = None;
+                    tracing::info!("resync asked for: publishing everything again");
+                    self.queue.resync(&self.store);
+                }
             }
-            Ok(Entity::ResyncDiscovery) => {
-                tracing::info!("resync asked for: publishing everything again");
-                self.queue.resync(&self.store);
-                Ok(())
-            }
-            Ok(Entity::Meta) => self.send_version().await,
-            Err(error) => {
-                tracing::warn!(%error, "request without effect");
-                Ok(())
-            }
-        };
-        if let Err(error) = outcome {
-            tracing::warn!(%error, "cannot answer a request");
         }
     }
 
@@ -91,14 +91,19 @@ impl Requests {
         }
     }
 
-    async fn send_version(&self) -> Result<(), async_nats::PublishError> {
+    async fn send_version(&self) {
         let message = serde_json::json!({
             "ObjectType": "meshsync-meta", "EventType": "", "Request": null, "Object": self.version,
         });
-        send(&self.broker.client, META_SUBJECT, message.to_string().into_bytes()).await
+        if let Err(error) = self.broker.client.publish(META_SUBJECT, message.to_string().into()).await {
+            tracing::warn!(%error, "cannot answer a request");
+        }
     }
 }
 
-async fn send(client: &Client, subject: &str, message: Vec<u8>) -> Result<(), async_nats::PublishError> {
-    client.publish(subject.to_owned(), Bytes::from(message)).await
+async fn reached(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
 }
