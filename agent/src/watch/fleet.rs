@@ -18,8 +18,9 @@ use crate::publish::queue::Queue;
 use crate::snapshot::{Store, TypeId};
 use crate::stream::Progress;
 
-/// First lists at the same time: more make a start no faster and peak memory higher.
-const FIRST_LISTS: usize = 4;
+/// First lists at the same time: with fewer there are moments in which all of them wait for the server, more make a start
+/// no faster and peak memory higher.
+const FIRST_LISTS: usize = 6;
 
 /// Wait before a loop that panicked begins again.
 const AFTER_PANIC: Duration = Duration::from_secs(10);

@@ -1,8 +1,7 @@
 //! The paged list: reads a whole collection, a few hundred objects at a time.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use bytes::BytesMut;
 use futures::TryStreamExt;
 use kube::Client;
 use meshsync_crds::agent_config::SnapshotMode;
@@ -10,77 +9,127 @@ use meshsync_crds::agent_config::SnapshotMode;
 use super::request::{ListQuery, RequestError, Source, chunks, send};
 use super::spec::WatchSpec;
 use super::type_loop::Sink;
-use crate::object::{ListPage, Prepared, ResourceVersion, TypeContext, prepare_outline};
+use crate::object::{ListBody, Outline, Prepared, ResourceVersion, TypeContext, prepare_outline};
 
-/// Objects in the first page.
-const FIRST_LIMIT: usize = 125;
-/// Bounds of a page.
+/// Bounds of a page, in objects.
 const LIMITS: std::ops::RangeInclusive<usize> = 10..=1000;
 /// A page that stops arriving for this long is given up: its list holds one of a few places.
 const SILENCE: Duration = Duration::from_secs(60);
-/// What a page should weigh. Small enough that a few lists at once stay cheap, large enough that the API server is not
-/// asked thousands of times.
-const PAGE_BYTES: usize = 1024 * 1024;
-/// The same where only hashes are kept, and pages are a good part of all memory.
-const SMALL_PAGE_BYTES: usize = 512 * 1024;
+/// How long a page may take to arrive: a server gives a request up after a minute, unless it is told otherwise.
+const PAGE_WITHIN: Duration = Duration::from_secs(10);
+
+/// How much of a list is asked for at once.
+///
+/// Each page costs the server about 2 ms whatever is in it, so few large ones are best. Objects are taken as they arrive:
+/// memory is none of the reasons for smaller ones, but where it matters how many bodies come in a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct PageSize {
+    /// Objects in the first page; the following ones go by that one.
+    first: usize,
+    /// What a page should weigh.
+    bytes: usize,
+}
+
+impl PageSize {
+    const LARGE: Self = Self { first: 500, bytes: 8 * 1024 * 1024 };
+    const SMALL: Self = Self { first: 125, bytes: 1024 * 1024 };
+    /// Where only hashes are kept, the bodies of a page are a good part of all memory.
+    const SMALLEST: Self = Self { first: 125, bytes: 512 * 1024 };
+
+    /// For lists whose objects are kept in this way.
+    pub(super) fn of(mode: SnapshotMode) -> Self {
+        match mode {
+            SnapshotMode::Full => Self::LARGE,
+            SnapshotMode::HashOnly => Self::SMALLEST,
+        }
+    }
+
+    /// The same for a connection that did not bring such pages, and where a page is held as a whole.
+    pub(super) fn small(mode: SnapshotMode) -> Self {
+        match mode {
+            SnapshotMode::Full => Self::SMALL,
+            SnapshotMode::HashOnly => Self::SMALLEST,
+        }
+    }
+
+    /// Objects in the page after one of `objects` objects and `bytes` bytes, which took so long.
+    fn next_limit(self, limit: usize, objects: usize, bytes: usize, took: Duration) -> usize {
+        if objects == 0 {
+            return limit;
+        }
+        let by_size = self.bytes / (bytes / objects).max(1);
+        let by_time = PAGE_WITHIN.as_secs_f64() / took.as_secs_f64().max(0.001) * objects as f64;
+        by_size.min(by_time as usize).clamp(*LIMITS.start(), *LIMITS.end())
+    }
+}
 
 /// A paged list under way: one consistent state of a collection, page by page.
 struct Pages<'c> {
     client: &'c Client,
     source: Source,
+    size: PageSize,
     limit: usize,
-    page_bytes: usize,
     /// Where the next page begins; `None` after the last.
     token: Option<String>,
-    body: BytesMut,
+    body: ListBody,
 }
 
 impl<'c> Pages<'c> {
-    fn new(client: &'c Client, source: Source, mode: SnapshotMode) -> Self {
-        let page_bytes = match mode {
-            SnapshotMode::Full => PAGE_BYTES,
-            SnapshotMode::HashOnly => SMALL_PAGE_BYTES,
-        };
-        Self { client, source, limit: FIRST_LIMIT, page_bytes, token: Some(String::new()), body: BytesMut::new() }
+    fn new(client: &'c Client, source: Source, size: PageSize) -> Self {
+        Self { client, source, size, limit: size.first, token: Some(String::new()), body: ListBody::default() }
     }
 
-    /// Bytes of the last page.
-    fn bytes(&self) -> usize {
-        self.body.len()
-    }
-
-    /// Reads the next page; none after the last.
-    async fn read(&mut self) -> Result<Option<ListPage<'_>>, RequestError> {
+    /// Reads the next page, and gives each object to `take` as it arrives; none after the last page. What was taken before an
+    /// error was read whole.
+    async fn read(&mut self, mut take: impl FnMut(&Outline<'_>)) -> Result<Option<Page>, RequestError> {
         let Some(token) = self.token.take() else { return Ok(None) };
         let request = self.source.list_request(&ListQuery { limit: self.limit, token: &token })?;
         self.body.clear();
+        let began = Instant::now();
+        let (mut objects, mut bytes) = (0, 0);
         let mut chunks = chunks(send(self.client, request).await?);
         loop {
             let chunk = tokio::time::timeout(SILENCE, chunks.try_next()).await;
             let Some(chunk) = chunk.map_err(|_| RequestError::silent(SILENCE))?? else { break };
-            self.body.extend_from_slice(&chunk);
+            bytes += chunk.len();
+            for item in self.body.push(&chunk) {
+                objects += 1;
+                take(&item);
+            }
         }
-        let page = ListPage::parse(&self.body).map_err(|error| RequestError::transient(&error))?;
-        self.limit = next_limit(self.limit, page.items.len(), self.body.len(), self.page_bytes);
-        self.token = page.continue_token.as_deref().map(str::to_owned);
-        Ok(Some(page))
+        let rest = self.body.finish().map_err(|error| RequestError::transient(&error))?;
+        rest.items.iter().for_each(take);
+        objects += rest.items.len();
+        self.limit = self.size.next_limit(self.limit, objects, bytes, began.elapsed());
+        self.token = rest.continue_token.as_deref().map(str::to_owned);
+        Ok(Some(Page { version: rest.resource_version, bytes }))
     }
+}
+
+/// What is left of a page when its objects were taken.
+struct Page {
+    /// Version of the collection.
+    version: ResourceVersion,
+    /// Bytes of the response.
+    bytes: usize,
 }
 
 /// Reads the collection into `sink` and returns the version that a watch may begin from.
 ///
 /// What was not seen leaves the snapshot, but only after the last page arrived: a list that breaks off takes nothing out.
-pub(super) async fn list(client: &Client, source: Source, sink: &Sink) -> Result<ResourceVersion, RequestError> {
+pub(super) async fn list(
+    client: &Client,
+    source: Source,
+    sink: &Sink,
+    size: PageSize,
+) -> Result<ResourceVersion, RequestError> {
     let relist = sink.table.begin_relist();
-    let mut pages = Pages::new(client, source, sink.mode());
+    let mut pages = Pages::new(client, source, size);
     let mut version = None;
-    while let Some(page) = pages.read().await? {
-        for item in &page.items {
-            sink.take_in(item);
-        }
+    while let Some(page) = pages.read(|object| sink.take_in(object)).await? {
         // All pages of one consistent list carry the version of the first.
-        version.get_or_insert(page.resource_version);
-        sink.board.update(&sink.name, |report| report.bytes += pages.bytes() as u64);
+        version.get_or_insert(page.version);
+        sink.board.update(&sink.name, |report| report.bytes += page.bytes as u64);
         sink.make_room().await;
     }
     sink.queue.delete(sink.type_id, relist.finish());
@@ -98,7 +147,7 @@ impl<'a> Listing<'a> {
     /// Of all objects that `spec` wants.
     #[must_use]
     pub fn new(client: &'a Client, spec: &'a WatchSpec) -> Self {
-        Self { spec, context: spec.context(), pages: Pages::new(client, Source::of(spec), spec.mode) }
+        Self { spec, context: spec.context(), pages: Pages::new(client, Source::of(spec), PageSize::small(spec.mode)) }
     }
 
     /// The objects of the next page, which may be none; `None` after the last page.
@@ -106,40 +155,41 @@ impl<'a> Listing<'a> {
     /// # Errors
     /// Why it could not be read.
     pub async fn next_page(&mut self) -> Result<Option<Vec<Prepared>>, RequestError> {
-        let Some(page) = self.pages.read().await? else { return Ok(None) };
-        let mut objects = Vec::with_capacity(page.items.len());
-        for item in &page.items {
-            match prepare_outline(item, &self.context) {
-                Ok(prepared) if self.spec.wants(&prepared.name) => objects.push(prepared),
-                Ok(_) => {}
-                Err(error) => {
-                    let name = self.spec.selected.served.name();
-                    tracing::warn!(r#type = name, %error, "passed over something unreadable");
-                }
+        let Self { spec, context, pages } = self;
+        let mut objects = Vec::new();
+        let take = |item: &Outline<'_>| match prepare_outline(item, context) {
+            Ok(prepared) if spec.wants(&prepared.name) => objects.push(prepared),
+            Ok(_) => {}
+            Err(error) => {
+                let name = spec.selected.served.name();
+                tracing::warn!(r#type = name, %error, "passed over something unreadable");
             }
-        }
-        Ok(Some(objects))
+        };
+        Ok(pages.read(take).await?.map(|_| objects))
     }
-}
-
-/// Objects that make a page of about `page_bytes`, going by the last one.
-fn next_limit(limit: usize, items: usize, bytes: usize, page_bytes: usize) -> usize {
-    if items == 0 {
-        return limit;
-    }
-    let bytes_an_item = (bytes / items).max(1);
-    (page_bytes / bytes_an_item).clamp(*LIMITS.start(), *LIMITS.end())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const QUICKLY: Duration = Duration::from_millis(1);
+
     #[test]
     fn pages_are_sized_by_bytes() {
-        assert_eq!(next_limit(250, 250, 250 * 8192, PAGE_BYTES), 128);
-        assert_eq!(next_limit(250, 250, 250 * 1_000_000, PAGE_BYTES), 10);
-        assert_eq!(next_limit(250, 3, 300, PAGE_BYTES), 1000);
-        assert_eq!(next_limit(250, 0, 100, PAGE_BYTES), 250);
+        let next = |objects, bytes| PageSize::SMALL.next_limit(250, objects, bytes, QUICKLY);
+        assert_eq!(next(250, 250 * 8192), 128);
+        assert_eq!(next(250, 250 * 1_000_000), 10);
+        assert_eq!(next(3, 300), 1000);
+        assert_eq!(next(0, 100), 250);
+    }
+
+    #[test]
+    fn a_slow_connection_gets_pages_that_arrive_in_time() {
+        let next = |seconds| PageSize::LARGE.next_limit(500, 500, 500 * 8192, Duration::from_secs(seconds));
+        assert_eq!(next(1), 1000);
+        assert_eq!(next(10), 500);
+        assert_eq!(next(50), 100);
+        assert_eq!(next(100_000), 10);
     }
 }

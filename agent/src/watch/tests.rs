@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use tower_test::mock;
 
-use super::list::list;
+use super::list::{PageSize, list};
 use super::request::{RequestError, Source};
 use super::spec::WatchSpec;
 use super::stream::Watch;
@@ -102,7 +102,7 @@ impl Scene {
     }
 
     async fn list(&self) -> Result<ResourceVersion, RequestError> {
-        list(&self.client, Source::of(&spec()), &self.sink).await
+        list(&self.client, Source::of(&spec()), &self.sink, PageSize::of(SnapshotMode::Full)).await
     }
 
     /// Watches from version 10; gives the end and where the next watch would go on.
@@ -188,6 +188,17 @@ async fn a_list_that_breaks_off_takes_nothing_out() {
     assert_eq!(scene.list().await, Err(RequestError::Expired));
     assert_eq!(scene.names(), ["n/a", "n/b"]);
     assert_eq!(scene.drain(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn what_arrived_of_a_page_that_breaks_off_is_kept() {
+    // As a server orders it.
+    let mut body = r#"{"kind":"ConfigMapList","metadata":{"resourceVersion":"9"},"items":["#.to_owned();
+    (0..4_000).for_each(|number| body += &format!("{},", object("n", &format!("a{number}"), number)));
+    let scene = Scene::new(vec![(200, body)]);
+    assert!(matches!(scene.list().await, Err(RequestError::Transient { .. })));
+    // All but the last, which is the first of what is left.
+    assert_eq!((scene.names().len(), scene.drain().len()), (3_999, 3_999));
 }
 
 #[tokio::test]

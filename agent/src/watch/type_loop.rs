@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::board::{Board, Phase};
 use super::initial::{NotListed, Streaming, list_and_watch};
-use super::list::list;
+use super::list::{PageSize, list};
 use super::pace::{Pace, jitter};
 use super::request::{RequestError, Source};
 use super::spec::WatchSpec;
@@ -156,7 +156,7 @@ pub async fn list_once(
     board: &Arc<Board>,
 ) -> Result<(), RequestError> {
     let sink = Sink::new(spec, store.open(&spec.selected.served), Arc::clone(queue), Arc::clone(board));
-    list(client, Source::of(spec), &sink).await.map(drop)
+    list(client, Source::of(spec), &sink, PageSize::of(spec.mode)).await.map(drop)
 }
 
 /// What all loops share.
@@ -202,8 +202,8 @@ struct TypeLoop {
     pace: Pace,
     /// Where the watch goes on; none if a list is needed.
     version: Option<ResourceVersion>,
-    /// Whether the last streamed list did not reach its end. The next one is read in pages, which get done however slow
-    /// they are read: a stream that its server ends for being too slow would be ended again.
+    /// Whether the last list did not reach its end. The next one is read in small pages, which get done however slow they
+    /// come: a stream or a page that its server ends for being too slow would be ended again.
     broke_off: bool,
 }
 
@@ -274,15 +274,21 @@ impl TypeLoop {
         let streamed = if self.may_stream() { self.list_by_stream().await? } else { None };
         let listed = match streamed {
             Some((watch, version)) => (version, Some(watch)),
-            None => (list(&shared.client, self.source.clone(), &self.sink).await?, None),
+            None => (self.list_by_pages().await?, None),
         };
         drop(permit);
-        self.broke_off = false;
         if let Some(gate) = self.gate.take() {
             gate.open();
         }
         self.version = Some(listed.0.clone());
         Ok(listed)
+    }
+
+    async fn list_by_pages(&mut self) -> Result<ResourceVersion, RequestError> {
+        let size = if self.broke_off { PageSize::small(self.sink.mode()) } else { PageSize::of(self.sink.mode()) };
+        let listed = list(&self.shared.client, self.source.clone(), &self.sink, size).await;
+        self.broke_off = matches!(listed, Err(RequestError::Transient { .. }));
+        listed
     }
 
     /// A watch must be read as fast as it comes, or its server ends it. Where bodies are held until they are published, a

@@ -163,6 +163,19 @@ async fn after_a_stream_that_broke_off_nothing_goes_on_from_it_and_pages_are_rea
 }
 
 #[tokio::test(start_paused = true)]
+async fn after_a_page_that_broke_off_smaller_ones_are_asked_for_until_the_list_is_done() {
+    let (status, whole_page) = page(9, "", &[object("n", "a", 8)]);
+    let broken = whole_page[..whole_page.len() - 1].to_owned();
+    let refused = (400, json!({"kind": "Status", "code": 400, "message": "no streams here"}).to_string());
+    let gone = lines(&[event("ERROR", json!({"code": 410}))]);
+    let answers = [refused, (status, broken.clone()), (status, broken), (status, whole_page)].map(text);
+    let ran = run_loop(spec(), answers.into_iter().chain([gone]).collect()).await;
+    assert_eq!(kinds(&ran.asked), ["stream", "list", "list", "list", "watch 9", "list"]);
+    let limits = ran.asked.iter().filter_map(|uri| uri.split_once("?limit=")).map(|(_, limit)| limit);
+    assert_eq!(limits.collect::<Vec<_>>(), ["500", "125", "125", "500"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_next_watch_begins_at_the_bookmark_that_ended_the_list_or_after_it() {
     let listed = [added("a", 25), added("b", 20), end(30)];
     let ran = run_loop(spec(), vec![lines(&listed)]).await;
