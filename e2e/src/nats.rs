@@ -128,6 +128,12 @@ impl Nats {
         format!("nats://127.0.0.1:{}", self.port)
     }
 
+    /// The broker's process, while it runs.
+    #[must_use]
+    pub fn pid(&self) -> Option<u32> {
+        self.daemon.pid()
+    }
+
     /// Connects a client with the broker's token. It reconnects by itself when the broker comes back.
     ///
     /// # Errors

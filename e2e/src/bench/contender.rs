@@ -90,6 +90,8 @@ pub(super) fn agent_config(dir: &Path, hash_only: bool) -> Result<PathBuf> {
 pub struct Run {
     /// From the start to the last object (for the null client: the last byte), in seconds.
     pub seconds: f64,
+    /// From the start to the first object at a subscriber, in seconds.
+    pub first_seconds: f64,
     /// CPU time for that, in seconds.
     pub cpu_seconds: f64,
     /// Largest resident set, in MiB; 0 for the null client, which keeps nothing.
@@ -106,6 +108,10 @@ pub struct Run {
     pub terminated: u64,
     /// CPU time of the API server, in seconds.
     pub server_cpu_seconds: f64,
+    /// CPU time of the broker, in seconds.
+    pub broker_cpu_seconds: f64,
+    /// CPU time of the benchmark itself, which reads what is published, in seconds.
+    pub reader_cpu_seconds: f64,
     /// Largest resident set of the API server, in MiB.
     pub server_peak_mib: f64,
     /// Of ours, started once more: time until it is ready, every watch open again, in seconds.
@@ -121,31 +127,49 @@ pub(super) struct Counts {
     broker_bytes: u64,
     requests: f64,
     terminated: f64,
+    used: Used,
+}
+
+/// What the others used so far.
+struct Used {
     server: process::Usage,
+    broker: process::Usage,
+    reader: process::Usage,
+}
+
+impl Used {
+    fn now(cluster: &Cluster, nats: &Nats) -> Result<Self> {
+        Ok(Self {
+            server: process::usage(server_pid(cluster)?)?,
+            broker: process::usage(nats.pid().context("the broker has ended")?)?,
+            reader: process::usage(std::process::id())?,
+        })
+    }
+}
+
+fn server_pid(cluster: &Cluster) -> Result<u32> {
+    cluster.component("kube-apiserver")?.pid().context("the API server has ended")
 }
 
 impl Counts {
-    pub(super) async fn now(cluster: &Cluster) -> Result<Self> {
+    pub(super) async fn now(cluster: &Cluster, nats: &Nats) -> Result<Self> {
+        // Before the questions, which are work, too.
+        let used = Used::now(cluster, nats)?;
         let broker: serde_json::Value = serde_json::from_str(&get(BROKER_MONITOR, "/varz").await?)?;
-        // Before the metrics, which are work of the API server, too.
-        let server_pid = cluster.component("kube-apiserver")?.pid().context("the API server has ended")?;
-        let usage = process::usage(server_pid)?;
         let server = Metrics(cluster.kubectl(["get", "--raw", "/metrics"]).await?);
         Ok(Self {
             broker_bytes: broker.get("in_bytes").and_then(serde_json::Value::as_u64).context("no in_bytes")?,
             requests: server.sum("apiserver_request_total"),
             terminated: server.sum("apiserver_terminated_watchers_total"),
-            server: usage,
+            used,
         })
     }
 
-    /// As [`Self::now`]; the API server's largest resident set is measured anew from here.
-    pub(super) async fn first(cluster: &Cluster) -> Result<Self> {
-        let mut counts = Self::now(cluster).await?;
-        let server_pid = cluster.component("kube-apiserver")?.pid().context("the API server has ended")?;
-        process::forget_peak(server_pid)?;
-        counts.server = process::usage(server_pid)?;
-        Ok(counts)
+    /// As [`Self::now`]; what is used, and the API server's largest resident set, is measured from after the questions.
+    pub(super) async fn first(cluster: &Cluster, nats: &Nats) -> Result<Self> {
+        let counts = Self::now(cluster, nats).await?;
+        process::forget_peak(server_pid(cluster)?)?;
+        Ok(Self { used: Used::now(cluster, nats)?, ..counts })
     }
 
     /// What was counted from `self` to `later`, in a run.
@@ -153,8 +177,12 @@ impl Counts {
         run.broker_bytes = later.broker_bytes - self.broker_bytes;
         run.requests = (later.requests - self.requests) as u64;
         run.terminated = (later.terminated - self.terminated) as u64;
-        run.server_cpu_seconds = (later.server.cpu - self.server.cpu).as_secs_f64();
-        run.server_peak_mib = mib(later.server.peak_rss);
+        let (before, after) = (&self.used, &later.used);
+        let spent = |before: process::Usage, after: process::Usage| (after.cpu - before.cpu).as_secs_f64();
+        run.server_cpu_seconds = spent(before.server, after.server);
+        run.broker_cpu_seconds = spent(before.broker, after.broker);
+        run.reader_cpu_seconds = spent(before.reader, after.reader);
+        run.server_peak_mib = mib(after.server.peak_rss);
     }
 }
 
@@ -181,8 +209,9 @@ impl Meter {
     }
 
     /// Notes time and CPU time at the moment that the work was done: by the first sample after it.
-    pub(super) fn done(&self, last: Instant, run: &mut Run) -> Result<()> {
+    pub(super) fn done(&self, first: Instant, last: Instant, run: &mut Run) -> Result<()> {
         let (_, cpu) = self.samples.iter().find(|(at, _)| *at >= last).context("no sample after the last object")?;
+        run.first_seconds = first.saturating_duration_since(self.started).as_secs_f64();
         run.seconds = last.saturating_duration_since(self.started).as_secs_f64();
         run.cpu_seconds = cpu.as_secs_f64();
         Ok(())
@@ -231,6 +260,7 @@ pub fn median(runs: &[Run]) -> Option<Run> {
     };
     Some(Run {
         seconds: of(|run| run.seconds)?,
+        first_seconds: of(|run| run.first_seconds)?,
         cpu_seconds: of(|run| run.cpu_seconds)?,
         peak_mib: of(|run| run.peak_mib)?,
         settled_mib: of(|run| run.settled_mib)?,
@@ -239,6 +269,8 @@ pub fn median(runs: &[Run]) -> Option<Run> {
         requests: of(|run| run.requests as f64)? as u64,
         terminated: of(|run| run.terminated as f64)? as u64,
         server_cpu_seconds: of(|run| run.server_cpu_seconds)?,
+        broker_cpu_seconds: of(|run| run.broker_cpu_seconds)?,
+        reader_cpu_seconds: of(|run| run.reader_cpu_seconds)?,
         server_peak_mib: of(|run| run.server_peak_mib)?,
         restart_seconds: of(|run| run.restart_seconds)?,
         restart_bytes: of(|run| run.restart_bytes as f64)? as u64,

@@ -50,6 +50,12 @@ impl Recorder {
         self.len() == 0
     }
 
+    /// When the first message came.
+    #[must_use]
+    pub fn first(&self) -> Option<Instant> {
+        self.messages.lock().unwrap_or_else(PoisonError::into_inner).first().map(|(at, _)| *at)
+    }
+
     /// For how long nothing has come, if anything ever did.
     #[must_use]
     pub fn quiet_for(&self) -> Option<Duration> {
