@@ -112,7 +112,8 @@ impl BrokerConfig {
             .client_capacity(CLIENT_CAPACITY)
             .connection_timeout(Duration::from_secs(5))
             .ping_interval(Duration::from_secs(10))
-            // From 50 ms to 4 s: a broker that is back is used at once, one that is away is not hammered.
+            // From 100 ms to 4 s: a broker that is back is used soon, one that is away is not hammered. It waits before the first
+            // attempt, too: what an agent that was killed a moment ago had written may still be on its way, and has to come first.
             .reconnect_delay_callback(|attempt| Duration::from_millis(50 << attempt.clamp(1, 7)).min(MAX_DELAY))
             .event_callback(move |event| {
                 note(&state, &trouble, &event);
