@@ -18,9 +18,9 @@ use crate::publish::queue::Queue;
 use crate::snapshot::{Store, TypeId};
 use crate::stream::Progress;
 
-/// First lists at the same time: with fewer there are moments in which all of them wait for the server, more make a start
-/// no faster and peak memory higher.
-const FIRST_LISTS: usize = 6;
+/// Places for lists, of which one list takes [`super::type_loop::places`]: six lists at a time. With fewer there are moments in which all of them
+/// wait for the server, more make a start no faster and peak memory higher.
+const LIST_PLACES: usize = 12;
 
 /// Wait before a loop that panicked begins again.
 const AFTER_PANIC: Duration = Duration::from_secs(10);
@@ -80,7 +80,7 @@ impl Fleet {
     pub fn new(deps: FleetDeps) -> Self {
         let shared = Arc::new(Shared {
             client: deps.client.clone(),
-            first_lists: Semaphore::new(FIRST_LISTS),
+            first_lists: Semaphore::new(LIST_PLACES),
             streaming: Streaming::new(deps.streamed_lists),
             retry: deps.retry.clone(),
             rediscover: Arc::clone(&deps.rediscover),

@@ -159,10 +159,18 @@ pub async fn list_once(
     list(client, Source::of(spec), &sink, PageSize::of(spec.mode)).await.map(drop)
 }
 
+/// Places that a list takes. Where only hashes are kept, what lists bring is a good part of all memory: fewer run at a time.
+pub(super) fn places(mode: SnapshotMode) -> u32 {
+    match mode {
+        SnapshotMode::Full => 2,
+        SnapshotMode::HashOnly => 3,
+    }
+}
+
 /// What all loops share.
 pub(super) struct Shared {
     pub(super) client: Client,
-    /// First lists that may run at the same time.
+    /// Places for lists that run at the same time; see [`places`].
     pub(super) first_lists: Semaphore,
     /// What is listed by a stream.
     pub(super) streaming: Streaming,
@@ -269,7 +277,7 @@ impl TypeLoop {
     async fn list(&mut self) -> Result<(ResourceVersion, Option<Watch>), RequestError> {
         // Only the memory and load of lists is worth holding back; watches all run at once.
         let shared = Arc::clone(&self.shared);
-        let permit = shared.first_lists.acquire().await;
+        let permit = shared.first_lists.acquire_many(places(self.sink.mode())).await;
         self.sink.board.update(&self.sink.name, |report| report.lists += 1);
         let streamed = if self.may_stream() { self.list_by_stream().await? } else { None };
         let listed = match streamed {

@@ -65,7 +65,7 @@ async fn run_loop(spec: WatchSpec, answers: Vec<(u16, Answer)>) -> Ran {
     let (_retry, retried) = watch::channel(0);
     let shared = Arc::new(Shared {
         client,
-        first_lists: Semaphore::new(1),
+        first_lists: Semaphore::new(3),
         streaming: Streaming::new(true),
         retry: retried,
         rediscover: Arc::new(Notify::new()),
