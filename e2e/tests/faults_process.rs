@@ -62,6 +62,23 @@ fn it_is_killed_in_the_middle_of_batches_and_before_checkpoints() -> Result<()> 
 }
 
 #[test]
+fn it_is_killed_while_its_last_words_are_on_a_slow_way() -> Result<()> {
+    lab::run("process-words", async |lab| {
+        let trial = Trial::begin(lab, lab.nats().jetstream()).await?;
+        for _ in 0..4 {
+            // What is on the way waits there for almost a second after the link is good again: the next one begins before.
+            trial.proxy.set(Link::Slow(5_000));
+            trial.tells(10).await?;
+            trial.agent.kill().await?;
+            trial.proxy.set(Link::Open);
+            trial.agent.start()?;
+            trial.tells(60).await?;
+        }
+        trial.end().await
+    })
+}
+
+#[test]
 fn it_is_asked_to_stop_under_load() -> Result<()> {
     lab::run("process-stop", async |lab| {
         let trial = Trial::begin(lab, lab.nats().jetstream()).await?;

@@ -20,6 +20,7 @@ use super::outbox::{Action, Item, Next};
 use super::parts::{DATA_SUBJECT, Parts, Problem, echo, until, wait};
 use crate::encode::{Detail, EncodeError, EventType};
 use crate::snapshot::Confirmation;
+use crate::stream::Subjects;
 
 /// Messages in a batch.
 const BATCH_MESSAGES: usize = 512;
@@ -66,6 +67,7 @@ impl<'p> Session<'p> {
         let client = parts.broker.client.clone();
         let inbox = client.new_inbox();
         let marker = client.subscribe(inbox.clone()).await.map_err(|error| Problem(error.to_string()))?;
+        parts.take_turn(generation, &Subjects::new(&encoding.cluster_id)).await?;
         let latecomers = parts.new_connection(generation);
         Ok(Self { parts, encoding, generation, inbox, marker, latecomers })
     }

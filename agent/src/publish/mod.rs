@@ -8,6 +8,7 @@ mod latecomers;
 pub mod message;
 pub mod outbox;
 pub mod parts;
+mod predecessor;
 pub mod presence;
 pub mod publisher;
 pub mod queue;

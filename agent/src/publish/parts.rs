@@ -17,6 +17,7 @@ use super::delivery::DeliveryBoard;
 use super::latecomers::{Latecomers, Note};
 use super::message::Encoding;
 use super::outbox::{Item, Next};
+use super::predecessor::Turn;
 use super::queue::Queue;
 use super::store_answer;
 use crate::discover::InForce;
@@ -107,6 +108,8 @@ pub struct Carried {
     pub(super) unproven: Vec<Note>,
     /// The connection that was worked on last.
     generation: u64,
+    /// The connection over which this process says that it publishes.
+    pub(super) turn: Option<Turn>,
 }
 
 impl Carried {

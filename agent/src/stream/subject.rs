@@ -107,6 +107,13 @@ impl Subjects {
         format!("meshsync.checkpoint.{}.told", self.cluster)
     }
 
+    /// Listened to by the connection over which the cluster is published; nothing is said there. Below `_INBOX`, which every
+    /// user of a broker has to be allowed, and which no stream takes in.
+    #[must_use]
+    pub fn publisher(&self) -> String {
+        format!("_INBOX.meshsync-agent.{}", self.cluster)
+    }
+
     /// All checkpoints, and the mark.
     #[must_use]
     pub fn all_checkpoints(&self) -> String {

@@ -1,5 +1,6 @@
 //! A TCP proxy whose link can be slowed down, cut, or left half-open.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -85,17 +86,28 @@ async fn carry(mut incoming: TcpStream, target: &str, state: watch::Receiver<Lin
     let mut outgoing = TcpStream::connect(target).await?;
     let (mut from_client, mut to_client) = incoming.split();
     let (mut from_server, mut to_server) = outgoing.split();
+    let mut up = pin!(pump(&mut from_client, &mut to_server, state.clone()));
     tokio::select! {
-        ended = pump(&mut from_client, &mut to_server, state.clone()) => ended,
-        ended = pump(&mut from_server, &mut to_client, state) => ended,
+        ended = &mut up => ended.map(drop),
+        ended = pump(&mut from_server, &mut to_client, state) => match ended? {
+            Ended::AtItsSource => Ok(()),
+            // What a client had written before it was killed is on its way, and arrives.
+            Ended::AtItsTarget => up.await.map(drop),
+        },
     }
+}
+
+/// Where a direction of a connection ended.
+enum Ended {
+    AtItsSource,
+    AtItsTarget,
 }
 
 async fn pump(
     from: &mut (impl AsyncRead + Unpin),
     to: &mut (impl AsyncWrite + Unpin),
     mut state: watch::Receiver<Link>,
-) -> std::io::Result<()> {
+) -> std::io::Result<Ended> {
     let mut chunk = vec![0; CHUNK];
     let mut is_dead = *state.borrow_and_update() == Link::HalfOpen;
     loop {
@@ -106,7 +118,7 @@ async fn pump(
                     is_dead |= *state.borrow_and_update() == Link::HalfOpen;
                     continue;
                 }
-                Err(_) => return Ok(()),
+                Err(_) => return Ok(Ended::AtItsSource),
             },
         };
         if is_dead {
@@ -117,9 +129,11 @@ async fn pump(
             continue;
         }
         if read == 0 {
-            return Ok(());
+            return Ok(Ended::AtItsSource);
         }
-        to.write_all(chunk.get(..read).unwrap_or_default()).await?;
+        if to.write_all(chunk.get(..read).unwrap_or_default()).await.is_err() {
+            return Ok(Ended::AtItsTarget);
+        }
         let link = *state.borrow();
         if let Link::Slow(rate) = link {
             tokio::time::sleep(Duration::from_secs_f64(read as f64 / f64::from(rate))).await;

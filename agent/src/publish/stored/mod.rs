@@ -112,6 +112,8 @@ impl<'p> Session<'p> {
         let answers = client.subscribe(format!("{inbox}.*")).await.map_err(|error| Problem(error.to_string()))?;
         let subjects = Subjects::new(&encoding.cluster_id);
         let (reconciler, told) = read_back(parts, &encoding, &mut stream, &subjects).await?;
+        // After that, so that watches do not wait for it.
+        parts.take_turn(generation, &subjects).await?;
         let is_new = told.is_none();
         let core = CoreCopy::new(client, parts.new_connection(generation), told.unwrap_or(ToldUpTo::new(0, 0)));
         let mut session = Self {
