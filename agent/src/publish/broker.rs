@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use async_nats::{Client, ClientError, ConnectOptions, Event};
@@ -112,9 +113,7 @@ impl BrokerConfig {
             .client_capacity(CLIENT_CAPACITY)
             .connection_timeout(Duration::from_secs(5))
             .ping_interval(Duration::from_secs(10))
-            // From 100 ms to 4 s: a broker that is back is used soon, one that is away is not hammered. It waits before the first
-            // attempt, too: what an agent that was killed a moment ago had written may still be on its way, and has to come first.
-            .reconnect_delay_callback(|attempt| Duration::from_millis(50 << attempt.clamp(1, 7)).min(MAX_DELAY))
+            .reconnect_delay_callback(delays())
             .event_callback(move |event| {
                 note(&state, &trouble, &event);
                 std::future::ready(())
@@ -138,8 +137,22 @@ impl BrokerConfig {
     }
 }
 
-/// Longest time between two attempts to connect.
-const MAX_DELAY: Duration = Duration::from_secs(4);
+/// Shortest and longest time before an attempt to connect.
+const DELAYS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(4));
+
+/// How long to wait before an attempt, by how many failed in a row, that one included: a broker that is back is used at once,
+/// one that is away is not hammered, nor is one that accepts and hangs up. The very first attempt waits for nothing.
+fn delays() -> impl Fn(usize) -> Duration {
+    let (shortest, longest) = DELAYS;
+    let is_first = AtomicBool::new(true);
+    move |attempt| {
+        if is_first.swap(false, Ordering::Relaxed) {
+            return Duration::ZERO;
+        }
+        let doublings = u32::try_from(attempt.saturating_sub(1)).unwrap_or(u32::MAX);
+        shortest.saturating_mul(2_u32.saturating_pow(doublings)).min(longest)
+    }
+}
 
 fn note(state: &watch::Sender<Connection>, trouble: &Trouble, event: &Event) {
     match event {
@@ -180,4 +193,18 @@ pub async fn connect(config: &BrokerConfig) -> Result<Broker, BrokerConfigError>
     let options = config.options(state, trouble);
     let client = options.connect(address).await.map_err(|error| BrokerConfigError::Options(error.to_string()))?;
     Ok(Broker { client, connection, trouble: last, url })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_very_first_attempt_waits_for_nothing() {
+        let delay = delays();
+        let millis = |attempt| delay(attempt).as_millis();
+        assert_eq!([1, 2, 3].map(millis), [0, 200, 400]);
+        // Connected, and lost again.
+        assert_eq!([1, 2, 6, 7, 1_000_000].map(millis), [100, 200, 3_200, 4_000, 4_000]);
+    }
 }
