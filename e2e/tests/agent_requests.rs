@@ -173,3 +173,62 @@ async fn established(cluster: &Cluster) -> Result<Option<Instant>> {
     let status = cluster.kubectl(["get", "crd", "gadgets.example.com", "-o", condition]).await?;
     Ok((status.trim() == "True").then(Instant::now))
 }
+
+#[test]
+fn an_answer_does_not_have_to_fit_into_memory() -> Result<()> {
+    lab::run("agent-answer", async |lab| {
+        let cluster = lab.cluster(Level::Api).start().await?;
+        let nats = lab.nats().jetstream().start().await?;
+        let value = "v".repeat(400 * 1024);
+        let object = |number| {
+            json!({"apiVersion": "v1", "kind": "ConfigMap",
+                "metadata": {"name": format!("large-{number}"), "namespace": "default"}, "data": {"value": value}})
+        };
+        let objects: Vec<_> = (0..150).map(object).collect();
+        let file = lab.dir().join("large.json");
+        std::fs::write(&file, json!({"apiVersion": "v1", "kind": "List", "items": objects}).to_string())?;
+        cluster.kubectl(["create", "-f", &file.to_string_lossy()]).await?;
+        let config = lab.dir().join("agent.json");
+        std::fs::write(&config, json!({"revision": "", "snapshot": {"mode": "hashOnly"}}).to_string())?;
+        let agent = lab
+            .agent()?
+            .arg("run")
+            .arg("--kubeconfig")
+            .arg(cluster.kubeconfig())
+            .arg("--config")
+            .arg(&config)
+            .env("BROKER_URL", nats.url());
+        agent.start()?;
+        let stored = Consumer::stored(nats.client().await?, None).await?;
+        await_equal(&cluster, &stored, &NOT_WATCHED, DEADLINE).await?;
+        // One that goes on from a stream has had none of the bodies.
+        agent.stop(DEADLINE).await?;
+        agent.start()?;
+        await_condition("it is ready again", DEADLINE, async || {
+            Ok(Metrics::of_agent().await.ok().filter(|metrics| metrics.sum("meshsync_objects") > 150.0).map(drop))
+        })
+        .await?;
+        let before = agent.peak_resident_bytes()?;
+        let client = nats.client().await?;
+        let mut answers = client.subscribe("answer").await?;
+        client.flush().await?;
+        let payload = json!({"Reply": "answer"});
+        let request = json!({"ObjectType": "request-payload", "EventType": "", "Object": null,
+            "Request": {"Entity": "informer-store", "Payload": payload}});
+        ask(&client, request.to_string()).await?;
+        let (mut objects, mut bytes) = (0, 0);
+        loop {
+            let message = next(&mut answers).await?;
+            bytes += message.payload.len();
+            let answer: Value = serde_json::from_slice(&message.payload)?;
+            match answer["Object"].as_array().context("no array")?.len() {
+                0 => break,
+                more => objects += more,
+            }
+        }
+        ensure!(objects == stored.view().len(), "{objects} objects came of {}", stored.view().len());
+        let more = agent.peak_resident_bytes()?.saturating_sub(before);
+        ensure!(bytes > 60_000_000 && more < 32 * 1024 * 1024, "{more} bytes more for an answer of {bytes}");
+        Ok(())
+    })
+}

@@ -15,10 +15,12 @@ use crate::encode::envelope::object_of;
 use crate::encode::meshery::{Pushed, StoreReply};
 use crate::object::ObjectName;
 use crate::snapshot::{Store, Table};
-use crate::stream::{Subjects, TypeKey, read_bodies};
+use crate::stream::{Bodies, Entry, Subjects, TypeKey};
 
 /// How long the broker may take to handle an answer.
 const ECHO_WITHIN: Duration = Duration::from_secs(30);
+/// Bytes that are given to the client library before it has to have written them: it would take in a thousand messages.
+const MOST_UNWRITTEN: usize = 4 * 1024 * 1024;
 
 /// An answer under way.
 struct Answer<'a> {
@@ -26,6 +28,8 @@ struct Answer<'a> {
     reply: &'a str,
     messages: StoreReply,
     objects: u64,
+    /// Bytes that may wait in the client library.
+    unwritten: usize,
 }
 
 /// Sends the whole of `store` to `reply`, objects of one type after the other; gives their number. Bodies that are not
@@ -40,7 +44,7 @@ pub(super) async fn send(
     unbroken: impl Fn() -> bool,
 ) -> Result<u64, Problem> {
     let messages = StoreReply::new(&encoding.cluster_id, client.max_payload());
-    let mut answer = Answer { client, reply, messages, objects: 0 };
+    let mut answer = Answer { client, reply, messages, objects: 0, unwritten: 0 };
     for (_, served, table) in store.tables() {
         let stream = stream.filter(|_| table.lacks_bodies());
         match stream {
@@ -88,17 +92,13 @@ impl Answer<'_> {
         stream: &Stream,
         subjects: &Subjects,
     ) -> Result<(), Problem> {
-        // Compared to what is read here, what may come meanwhile is little: a type at a time is held.
-        let mut entries = Vec::new();
         let filter = subjects.objects_of(&TypeKey::from(served));
-        read_bodies(stream, subjects, filter, |entry| {
-            if entry.stamp.event != EventType::Deleted {
-                entries.push((entry.name, entry.payload));
+        let mut bodies = Bodies::begin(stream, subjects, filter).await?;
+        while let Some(Entry { name, stamp, payload, .. }) = bodies.next().await? {
+            if stamp.event == EventType::Deleted {
+                continue;
             }
-        })
-        .await?;
-        for (name, message) in entries {
-            let Some(object) = object_of(&message) else { continue };
+            let Some(object) = object_of(&payload) else { continue };
             let pushed = match encoding.format {
                 PublishFormat::Meshery => Ok(self.messages.push_encoded(object)),
                 PublishFormat::Kubernetes => self.messages.push(object).map_err(|error| error.to_string()),
@@ -121,7 +121,12 @@ impl Answer<'_> {
             Ok((_, full)) => {
                 self.objects += 1;
                 if let Some(full) = full {
+                    self.unwritten += full.len();
                     publish(self.client, self.reply, full).await?;
+                }
+                if self.unwritten > MOST_UNWRITTEN {
+                    self.client.flush().await.map_err(|error| Problem(error.to_string()))?;
+                    self.unwritten = 0;
                 }
             }
             Err(error) => tracing::error!(r#type = %served, object = %name, error, "left out"),

@@ -11,7 +11,7 @@ mod subject;
 
 pub use checkpoint::{Checkpoint, ToldMark};
 pub use progress::{Position, Progress};
-pub use read::{Entry, ReadError, read_bodies, read_checkpoints, read_headers};
+pub use read::{Bodies, Entry, ReadError, read_checkpoints, read_headers};
 pub use setup::{SetupError, StreamSettings, ensure, open};
 pub use stamp::{Conditions, Stamp};
 pub use subject::{ALL_STATES, Subjects, TypeKey, push_name, type_of};
