@@ -91,7 +91,7 @@ impl<'p> Session<'p> {
             if !batch.is_empty() && !self.confirmed(&client).await {
                 self.parts.stats.resent.fetch_add(batch.len() as u64, Ordering::Relaxed);
                 // In reverse, so that nothing that was sent later gets in front.
-                batch.into_iter().rev().for_each(|sent| self.parts.queue.return_unconfirmed(sent.item));
+                batch.into_iter().rev().for_each(|sent| self.take_back(sent.item));
                 return;
             }
             for sent in batch {
@@ -189,6 +189,16 @@ impl<'p> Session<'p> {
         };
         // A marker can come back over a new connection although the batch went into the old one.
         came_back && connection.borrow().is(generation)
+    }
+
+    /// An item may have arrived, or not: what consumers know of its object is not known any more.
+    fn take_back(&self, item: Item) {
+        if let Action::Upsert { uid, .. } = &item.action
+            && let Some(table) = self.parts.store.table(item.type_id)
+        {
+            table.doubt(uid);
+        }
+        self.parts.queue.return_unconfirmed(item);
     }
 
     fn confirm(&self, sent: Sent) {

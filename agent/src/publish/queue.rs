@@ -59,6 +59,7 @@ impl Queue {
     /// See [`Outbox::repeat`].
     pub fn repeat(&self, type_id: TypeId, name: ObjectName, action: Action) {
         self.lock().repeat(type_id, name, action, Instant::now());
+        self.pushed.notify_one();
     }
 
     /// What to send now.

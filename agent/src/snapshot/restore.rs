@@ -172,6 +172,19 @@ mod tests {
     }
 
     #[test]
+    fn a_state_that_may_not_be_the_last_one_told_is_told_again() {
+        let table = Table::new();
+        let one = object("a", "u1", 5, "one");
+        table.upsert(&one);
+        table.confirm(&one.uid, Confirmation { hash: one.hash, sequence: 0 });
+        // Another was sent, and nobody knows whether it arrived; then the object was as before again.
+        table.upsert(&object("a", "u1", 6, "two"));
+        table.doubt(&one.uid);
+        table.upsert(&object("a", "u1", 7, "one"));
+        assert!(!table.get(&one.uid).unwrap().confirmed);
+    }
+
+    #[test]
     fn a_message_of_another_encoding_is_made_again() {
         let table = Table::new();
         let known = object("a", "u1", 5, "one");

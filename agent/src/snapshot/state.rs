@@ -17,8 +17,10 @@ const TRAIN_AT: usize = 128;
 pub(super) struct State {
     pub(super) rows: Rows,
     pub(super) codec: Arc<Codec>,
-    /// Whether there is a dictionary, or there is to be none.
+    /// Whether there is a dictionary.
     trained: bool,
+    /// Whether there is to be none.
+    untrainable: bool,
     mode: SnapshotMode,
     /// Rows with a body.
     bodies: usize,
@@ -94,7 +96,10 @@ impl State {
         let confirmed = self.rows.iter_mut().filter(|row| row.is_confirmed());
         let dropped: Vec<_> = confirmed.filter_map(|row| row.body.take()).collect();
         dropped.iter().for_each(|body| self.forget_size(Some(body)));
-        self.codec = if self.bodies == 0 { Arc::default() } else { Arc::clone(&self.codec) };
+        if self.bodies == 0 {
+            self.codec = Arc::default();
+            self.trained = false;
+        }
     }
 
     fn insert(&mut self, prepared: &Prepared) -> Outcome {
@@ -127,12 +132,13 @@ impl State {
 
     /// Of Secrets: pieces of values do not belong into memory that outlives them.
     pub(super) fn forbid_dictionary(&mut self) {
-        self.trained = true;
+        self.untrainable = true;
     }
 
     /// A dictionary takes memory, too: it is not worth it for bodies that are held for a moment.
     fn train_if_due(&mut self) {
-        if !self.trained && self.mode == SnapshotMode::Full && self.bodies >= TRAIN_AT {
+        let may_train = !self.trained && !self.untrainable;
+        if may_train && self.mode == SnapshotMode::Full && self.bodies >= TRAIN_AT {
             self.train();
         }
     }
@@ -214,10 +220,18 @@ impl State {
         rows.into_iter().map(Removed::from).collect()
     }
 
-    /// Notes that the object is to be sent, although its body is not here; whether it is known at all.
-    pub(super) fn want_body(&mut self, uid: &Uid) -> bool {
+    /// Takes the object for one whose state was not confirmed; whether it is known at all.
+    pub(super) fn doubt(&mut self, uid: &Uid) -> bool {
         let Some(row) = self.rows.find_mut(uid) else { return false };
         row.confirmed_hash = !row.hash;
+        true
+    }
+
+    /// Notes that the object is to be sent, although its body is not here; whether it is known at all.
+    pub(super) fn want_body(&mut self, uid: &Uid) -> bool {
+        if !self.doubt(uid) {
+            return false;
+        }
         self.wanted_at = Some(self.relist);
         true
     }

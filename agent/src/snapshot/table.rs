@@ -207,6 +207,12 @@ impl Table {
         self.lock().confirm(uid, confirmation);
     }
 
+    /// Notes that another state may have been told than the one that was confirmed last: whatever the object is like now has
+    /// to be sent, even if it is just that one.
+    pub fn doubt(&self, uid: &Uid) {
+        self.lock().doubt(uid);
+    }
+
     /// Forgets which messages the stream holds, before they are read back through [`Table::restore`].
     pub fn forget_stored(&self) {
         self.lock().forget_stored();
