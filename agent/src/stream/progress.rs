@@ -103,6 +103,12 @@ impl Progress {
         lock(&self.positions).remove(&type_id);
     }
 
+    /// How far the watch of a type has come, if it has begun.
+    #[must_use]
+    pub fn position(&self, type_id: TypeId) -> Option<Position> {
+        lock(&self.positions).get(&type_id).cloned()
+    }
+
     /// How far all watches have come.
     #[must_use]
     pub fn positions(&self) -> HashMap<TypeId, Position> {

@@ -117,13 +117,44 @@ struct Page {
 /// Reads the collection into `sink` and returns the version that a watch may begin from.
 ///
 /// What was not seen leaves the snapshot, but only after the last page arrived: a list that breaks off takes nothing out.
+/// A consistent list is never older than what was `seen` of the collection, unless etcd is: then it is read once more, and what
+/// it says holds although the snapshot knows later versions. (Which pages are of such a list is known only at their end.)
 pub(super) async fn list(
     client: &Client,
     source: Source,
     sink: &Sink,
     size: PageSize,
+    seen: Option<&ResourceVersion>,
+) -> Result<ResourceVersion, RequestError> {
+    let version = read_all(client, source.clone(), sink, size, false).await?;
+    if !seen.is_some_and(|seen| version.is_older_than(seen)) {
+        return Ok(version);
+    }
+    tracing::warn!(
+        r#type = sink.name, %version, seen = seen.map(tracing::field::display),
+        "the cluster is older than it was, as after a restore from a backup: taking it as it is"
+    );
+    read_all(client, source, sink, size, true).await
+}
+
+/// The version of the collection as it is now, which a watch from a later one would never say: it waits until that comes.
+pub(super) async fn current_version(client: &Client, source: &Source) -> Result<ResourceVersion, RequestError> {
+    let source = Source { metadata_only: true, ..source.clone() };
+    let page = Pages::new(client, source, PageSize { first: 1, bytes: 0 }).read(|_| {}).await?;
+    Ok(page.map(|page| page.version).unwrap_or_default())
+}
+
+async fn read_all(
+    client: &Client,
+    source: Source,
+    sink: &Sink,
+    size: PageSize,
+    accept_older: bool,
 ) -> Result<ResourceVersion, RequestError> {
     let relist = sink.table.begin_relist();
+    if accept_older {
+        relist.accept_older();
+    }
     let mut pages = Pages::new(client, source, size);
     let mut version = None;
     while let Some(page) = pages.read(|object| sink.take_in(object)).await? {

@@ -73,6 +73,11 @@ impl Watch {
                 match seen {
                     Seen::Object(Some(seen)) => *version = seen,
                     Seen::Object(None) => {}
+                    // The server's storage is older than what was seen, as after a restore from a backup: it would be silent
+                    // until it has caught up.
+                    Seen::Bookmark(bookmark) if bookmark.resource_version.is_older_than(version) => {
+                        return Err(RequestError::Expired);
+                    }
                     Seen::Bookmark(bookmark) => *version = bookmark.resource_version,
                 }
             }

@@ -102,7 +102,14 @@ impl Scene {
     }
 
     async fn list(&self) -> Result<ResourceVersion, RequestError> {
-        list(&self.client, Source::of(&spec()), &self.sink, PageSize::of(SnapshotMode::Full)).await
+        self.list_after("").await
+    }
+
+    /// Lists after a version was seen.
+    async fn list_after(&self, seen: &str) -> Result<ResourceVersion, RequestError> {
+        let seen = Some(ResourceVersion::new(seen)).filter(|seen| *seen != ResourceVersion::None);
+        let size = PageSize::of(SnapshotMode::Full);
+        list(&self.client, Source::of(&spec()), &self.sink, size, seen.as_ref()).await
     }
 
     /// Watches from version 10; gives the end and where the next watch would go on.
@@ -176,6 +183,33 @@ async fn a_second_list_tells_what_is_gone_and_nothing_that_is_unchanged() {
     assert_eq!(scene.drain(), ["delete n/b", "upsert n/d"]);
     let asked = scene.asked().await;
     assert!(asked[1].ends_with("&continue=more"), "{asked:?}");
+}
+
+#[tokio::test]
+async fn a_cluster_that_was_restored_from_a_backup_is_taken_as_it_is() {
+    let again = |name, uid: &str, version| {
+        let mut object = object("n", name, version);
+        object["metadata"]["uid"] = uid.into();
+        object
+    };
+    let before = [object("n", "changed", 8), again("created", "new", 9), object("n", "later", 9)];
+    let restored = [object("n", "changed", 2), again("created", "old", 3)];
+    let scene = Scene::new(vec![page(10, "", &before), page(5, "", &restored), page(5, "", &restored)]);
+    scene.list().await.unwrap();
+    scene.drain();
+    assert_eq!(scene.list_after("10").await, Ok(ResourceVersion::new("5")));
+    assert_eq!(scene.names(), ["n/changed", "n/created"]);
+    let versions: Vec<_> = scene.table.keys().iter().map(|(uid, _)| scene.table.get(uid).unwrap()).collect();
+    assert!(versions.iter().all(|object| object.resource_version.is_older_than(&ResourceVersion::new("5"))));
+    assert!(scene.drain().contains(&"delete n/later".to_owned()));
+}
+
+#[tokio::test]
+async fn a_watch_whose_server_is_older_than_it_lists_again() {
+    let bookmark =
+        |version: &str| event("BOOKMARK", json!({"kind": "ConfigMap", "metadata": {"resourceVersion": version}}));
+    let scene = Scene::new(stream(&[bookmark("12"), bookmark("11")]));
+    assert_eq!(scene.watch().await, (Err(RequestError::Expired), "12".to_owned()));
 }
 
 #[tokio::test]

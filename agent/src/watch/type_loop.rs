@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::board::{Board, Phase};
 use super::initial::{NotListed, Streaming, list_and_watch};
-use super::list::{PageSize, list};
+use super::list::{PageSize, current_version, list};
 use super::pace::{Pace, jitter};
 use super::request::{RequestError, Source};
 use super::spec::WatchSpec;
@@ -156,7 +156,7 @@ pub async fn list_once(
     board: &Arc<Board>,
 ) -> Result<(), RequestError> {
     let sink = Sink::new(spec, store.open(&spec.selected.served), Arc::clone(queue), Arc::clone(board));
-    list(client, Source::of(spec), &sink, PageSize::of(spec.mode)).await.map(drop)
+    list(client, Source::of(spec), &sink, PageSize::of(spec.mode), None).await.map(drop)
 }
 
 /// Places that a list takes. Where only hashes are kept, what lists bring is a good part of all memory: fewer run at a time.
@@ -193,6 +193,7 @@ pub(super) async fn run(spec: WatchSpec, sink: Sink, shared: Arc<Shared>, gate: 
         pace: Pace::default(),
         version: None,
         broke_off: false,
+        is_in_doubt: false,
     };
     tokio::select! {
         () = stop.cancelled() => {}
@@ -213,6 +214,8 @@ struct TypeLoop {
     /// Whether the last list did not reach its end. The next one is read in small pages, which get done however slow they
     /// come: a stream or a page that its server ends for being too slow would be ended again.
     broke_off: bool,
+    /// Whether the server may be another one than before: one whose storage was restored from a backup.
+    is_in_doubt: bool,
 }
 
 impl TypeLoop {
@@ -246,7 +249,10 @@ impl TypeLoop {
     /// A list if one is needed, then one watch to its end, or until somebody wants a list.
     async fn once(&mut self) -> Result<(), RequestError> {
         let (mut version, watch) = match self.version.clone() {
-            Some(version) => (version, None),
+            Some(version) => {
+                self.check_server(&version).await?;
+                (version, None)
+            }
             None => self.list().await?,
         };
         self.sink.board.set_phase(&self.sink.name, Phase::Live);
@@ -273,6 +279,19 @@ impl TypeLoop {
         end
     }
 
+    /// After a failure: whether the server is as far as it was. A watch from a version that it has yet to reach is silent until
+    /// then, and misses everything before.
+    async fn check_server(&mut self, version: &ResourceVersion) -> Result<(), RequestError> {
+        if self.is_in_doubt {
+            let current = current_version(&self.shared.client, &self.source).await?;
+            self.is_in_doubt = false;
+            if current.is_older_than(version) {
+                return Err(RequestError::Expired);
+            }
+        }
+        Ok(())
+    }
+
     /// Reads everything; gives the version that the watch goes on from, and the watch if it is open already.
     async fn list(&mut self) -> Result<(ResourceVersion, Option<Watch>), RequestError> {
         // Only the memory and load of lists is worth holding back; watches all run at once.
@@ -294,7 +313,9 @@ impl TypeLoop {
 
     async fn list_by_pages(&mut self) -> Result<ResourceVersion, RequestError> {
         let size = if self.broke_off { PageSize::small(self.sink.mode()) } else { PageSize::of(self.sink.mode()) };
-        let listed = list(&self.shared.client, self.source.clone(), &self.sink, size).await;
+        let seen = self.shared.progress.position(self.sink.type_id);
+        let seen = seen.as_ref().map(|position| &position.version);
+        let listed = list(&self.shared.client, self.source.clone(), &self.sink, size, seen).await;
         self.broke_off = matches!(listed, Err(RequestError::Transient { .. }));
         listed
     }
@@ -339,7 +360,10 @@ impl TypeLoop {
                 self.shared.rediscover.notify_one();
             }
             RequestError::Invalid { .. } => {}
-            RequestError::Transient { retry_after: asked, .. } => retry_after = *asked,
+            RequestError::Transient { retry_after: asked, .. } => {
+                retry_after = *asked;
+                self.is_in_doubt = true;
+            }
         }
         self.sink.board.failed(name, &error.to_string());
         self.sink.board.set_phase(name, phase);
