@@ -65,11 +65,17 @@ fn it_is_killed_in_the_middle_of_batches_and_before_checkpoints() -> Result<()> 
 fn it_is_killed_while_its_last_words_are_on_a_slow_way() -> Result<()> {
     lab::run("process-words", async |lab| {
         let trial = Trial::begin(lab, lab.nats().jetstream()).await?;
-        for _ in 0..4 {
+        for round in 0..4 {
             // What is on the way waits there for almost a second after the link is good again: the next one begins before.
             trial.proxy.set(Link::Slow(5_000));
+            // Nothing that happens later covers up what becomes of these.
+            let [stays, goes] = ["stays", "goes"].map(|what| format!("{what}-{round}"));
+            for name in [&stays, &goes] {
+                trial.cluster.kubectl(["create", "configmap", "-n", "default", name]).await?;
+            }
             trial.tells(10).await?;
             trial.agent.kill().await?;
+            trial.cluster.kubectl(["delete", "configmap", "-n", "default", &goes]).await?;
             trial.proxy.set(Link::Open);
             trial.agent.start()?;
             trial.tells(60).await?;

@@ -1,6 +1,7 @@
 //! What JetStream holds is the cluster, whatever happened to agent and broker meanwhile.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -167,6 +168,129 @@ fn a_broker_that_comes_late_is_brought_in_line() -> Result<()> {
         nats.start().await?;
         await_equal(&cluster, &stored, &NOT_WATCHED, DEADLINE).await
     })
+}
+
+#[test]
+fn a_stream_that_was_emptied_is_filled_again_at_once() -> Result<()> {
+    lab::run("state-purged", async |lab| {
+        let cluster = lab.cluster(Level::Api).start().await?;
+        let nats = lab.nats().jetstream().start().await?;
+        cluster.apply(OBJECTS).await?;
+        let stored = Consumer::stored(nats.client().await?, None).await?;
+        let agent = agent(lab, &cluster, &nats)?;
+        agent.start()?;
+        await_equal(&cluster, &stored, &NOT_WATCHED, DEADLINE).await?;
+        // The broker forgets the messages, and for two minutes not that it has had them.
+        let jetstream = async_nats::jetstream::new(nats.client().await?);
+        let name = jetstream.stream_by_subject("meshsync.state.>").await?;
+        jetstream.get_stream(name).await?.purge().await?;
+        let again = Consumer::stored(nats.client().await?, None).await?;
+        await_equal(&cluster, &again, &NOT_WATCHED, DEADLINE).await
+    })
+}
+
+#[test]
+fn a_name_that_no_subject_can_hold_keeps_nothing_else_from_being_stored() -> Result<()> {
+    lab::run("state-long-name", async |lab| {
+        let cluster = lab.cluster(Level::Api).start().await?;
+        let nats = lab.nats().jetstream().start().await?;
+        let listening = Consumer::subscribe(nats.client().await?, None).await?;
+        let agent = agent(lab, &cluster, &nats)?;
+        agent.start()?;
+        await_equal(&cluster, &listening, &NOT_WATCHED, DEADLINE).await?;
+        let long = "r".repeat(4_200);
+        cluster.kubectl(["create", "clusterrole", &long, "--verb=get", "--resource=pods"]).await?;
+        cluster.kubectl(["create", "configmap", "-n", "default", "after"]).await?;
+        await_equal(&cluster, &listening, &NOT_WATCHED, DEADLINE).await?;
+        let log = agent.log();
+        ensure!(log.contains("too long for the stream"), "nobody is told:\n{log}");
+        ensure!(!log.contains("connection to the broker is lost"), "the broker hung up:\n{log}");
+        cluster.kubectl(["delete", "clusterrole", &long]).await?;
+        await_equal(&cluster, &listening, &NOT_WATCHED, DEADLINE).await?;
+        let stored = Consumer::stored(nats.client().await?, None).await?;
+        await_equal(&cluster, &stored, &NOT_WATCHED, DEADLINE).await
+    })
+}
+
+#[test]
+fn a_stream_that_may_not_be_written_holds_nothing_up() -> Result<()> {
+    for (name, subject) in [("state-mute", "meshsync.>"), ("state-mute-objects", "meshsync.state.>")] {
+        lab::run(name, async |lab| {
+            let cluster = lab.cluster(Level::Api).start().await?;
+            let rights = json!({"publish": {"deny": [subject]}});
+            let nats = lab
+                .nats()
+                .jetstream()
+                .setting("authorization", json!({"users": [{"user": "u", "password": "p", "permissions": rights}]}))
+                .setting("no_auth_user", json!("u"))
+                .start()
+                .await?;
+            let consumer = Consumer::subscribe(nats.client().await?, None).await?;
+            let agent = agent(lab, &cluster, &nats)?;
+            agent.start()?;
+            await_equal(&cluster, &consumer, &NOT_WATCHED, DEADLINE * 2).await?;
+            let log = agent.log();
+            ensure!(log.contains("publishing through core NATS"), "nobody is told:\n{log}");
+            ensure!(log.contains("may the broker's user publish to"), "nobody is told why:\n{log}");
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_cluster_that_was_restored_from_a_backup_is_what_consumers_hold() -> Result<()> {
+    lab::run("state-backup", async |lab| {
+        let cluster = lab.cluster(Level::Api).durable().start().await?;
+        let nats = lab.nats().jetstream().start().await?;
+        cluster.apply(OBJECTS).await?;
+        let stored = Consumer::stored(nats.client().await?, None).await?;
+        let listening = Consumer::subscribe(nats.client().await?, None).await?;
+        let agent = agent(lab, &cluster, &nats)?;
+        agent.start()?;
+        await_equal(&cluster, &stored, &NOT_WATCHED, DEADLINE).await?;
+        let (etcd, server) = (cluster.component("etcd")?, cluster.component("kube-apiserver")?);
+        let (data, backup) = (lab.dir().join("etcd"), lab.dir().join("etcd-backup"));
+        server.kill().await?;
+        etcd.stop(DEADLINE).await?;
+        copy(&data, &backup)?;
+        etcd.start()?;
+        server.start()?;
+        cluster.await_apiserver().await?;
+        let settings = ["-n", "shop", "configmap/settings"];
+        cluster.kubectl(["patch", settings[0], settings[1], settings[2], "-p", r#"{"data":{"a":"2"}}"#]).await?;
+        cluster.kubectl(["delete", "-n", "shop", "secret/db"]).await?;
+        cluster.kubectl(["create", "secret", "generic", "-n", "shop", "db"]).await?;
+        cluster.kubectl(["create", "configmap", "-n", "shop", "later"]).await?;
+        await_equal(&cluster, &stored, &NOT_WATCHED, DEADLINE).await?;
+        server.kill().await?;
+        etcd.stop(DEADLINE).await?;
+        std::fs::remove_dir_all(&data)?;
+        copy(&backup, &data)?;
+        etcd.start()?;
+        server.start()?;
+        cluster.await_apiserver().await?;
+        // A watch that is ahead hears so with the next bookmark, which comes once a minute.
+        for consumer in [&stored, &listening] {
+            await_equal(&cluster, consumer, &NOT_WATCHED, DEADLINE * 3).await?;
+        }
+        Ok(())
+    })
+}
+
+/// Copies a directory with all that is in it.
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    std::fs::create_dir_all(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy(&entry.path(), &target)?;
+        } else {
+            std::fs::copy(entry.path(), target)?;
+        }
+    }
+    Ok(())
 }
 
 #[test]

@@ -93,9 +93,15 @@ impl Publisher {
     async fn store(&mut self, encoding: Encoding, connection: u64, stream: Stream) -> Result<(), Problem> {
         self.parts.delivery.set_mode(Delivery::JetStream, String::new());
         let settings = self.settings.clone();
+        let states = Subjects::new(&encoding.cluster_id).all_objects();
         let session = stored::Session::begin(&mut self.parts, encoding, connection, stream, settings).await?;
         let end = session.run().await;
         tracing::debug!(?end, "session over");
+        if end == stored::End::Unheard {
+            let problem =
+                format!("nothing that is sent to {states} is acknowledged; may the broker's user publish to it?");
+            return Err(Problem(problem));
+        }
         if end == stored::End::Silent {
             // The other end may be gone without a word: a new connection shows it long before the client's own pings do.
             let _closed = self.parts.broker.client.force_reconnect().await;

@@ -10,7 +10,7 @@ mod stamp;
 mod subject;
 
 pub use checkpoint::{Checkpoint, ToldMark};
-pub use progress::{Position, Progress};
+pub use progress::{Position, Progress, Reading};
 pub use read::{Bodies, Entry, ReadError, read_checkpoints, read_headers};
 pub use setup::{SetupError, StreamSettings, ensure, open};
 pub use stamp::{Conditions, Stamp};

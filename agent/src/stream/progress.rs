@@ -51,14 +51,20 @@ impl Default for Progress {
 }
 
 impl Progress {
-    /// Somebody reads the stream back: watches wait for the end of it.
-    pub fn reading(&self) {
+    /// Somebody reads the stream back: watches wait until what this gives is dropped, which is after [`Progress::done`] or
+    /// because it broke off.
+    pub fn reading(&self) -> Reading<'_> {
+        self.change(Stage::Awaited, Stage::Reading);
+        Reading(self)
+    }
+
+    fn change(&self, from: Stage, to: Stage) {
         self.stage.send_if_modified(|stage| {
-            let first = *stage == Stage::Awaited;
-            if first {
-                *stage = Stage::Reading;
+            let is_from = *stage == from;
+            if is_from {
+                *stage = to;
             }
-            first
+            is_from
         });
     }
 
@@ -73,15 +79,20 @@ impl Progress {
     /// Waits until watches may begin.
     pub async fn begin(&self) {
         let mut stage = self.stage.subscribe();
-        let begun = stage.wait_for(|stage| *stage != Stage::Awaited);
-        let in_time = tokio::time::timeout(WAIT_FOR_BROKER, begun).await.is_ok();
-        if !in_time {
-            tracing::info!("the broker is not there: beginning without what it may hold");
-            self.done(HashMap::new());
-            return;
+        loop {
+            let begun = stage.wait_for(|stage| *stage != Stage::Awaited);
+            let in_time = tokio::time::timeout(WAIT_FOR_BROKER, begun).await.is_ok();
+            if !in_time {
+                tracing::info!("the broker is not there: beginning without what it may hold");
+                self.done(HashMap::new());
+                return;
+            }
+            // The sender is `self`: it cannot be gone.
+            let ended = stage.wait_for(|stage| *stage != Stage::Reading).await.map(|stage| *stage);
+            if !matches!(ended, Ok(Stage::Awaited)) {
+                return;
+            }
         }
-        // The sender is `self`: it cannot be gone.
-        let _ = stage.wait_for(|stage| *stage == Stage::Done).await;
     }
 
     /// Where the watch of a type may go on, if what was watched is what is to be watched. Given once.
@@ -113,6 +124,16 @@ impl Progress {
     #[must_use]
     pub fn positions(&self) -> HashMap<TypeId, Position> {
         lock(&self.positions).clone()
+    }
+}
+
+/// See [`Progress::reading`].
+#[must_use = "dropped, it says that the reading has ended"]
+pub struct Reading<'p>(&'p Progress);
+
+impl Drop for Reading<'_> {
+    fn drop(&mut self) {
+        self.0.change(Stage::Reading, Stage::Awaited);
     }
 }
 
@@ -148,14 +169,31 @@ mod tests {
         assert_eq!(progress.take_checkpoint(&pods(), 0xab), None);
 
         let progress = Progress::default();
-        progress.reading();
+        let reading = progress.reading();
         let slow = async {
             tokio::time::sleep(WAIT_FOR_BROKER * 10).await;
             progress.done(checkpoint());
+            drop(reading);
         };
         tokio::join!(slow, progress.begin());
         assert_eq!(progress.take_checkpoint(&pods(), 0xab), Some(ResourceVersion::Number(7)));
         assert_eq!(progress.take_checkpoint(&pods(), 0xab), None, "a second watch cannot go on from there");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn watches_do_not_wait_for_a_reading_that_broke_off() {
+        let progress = Progress::default();
+        let reading = progress.reading();
+        let broken = async {
+            tokio::time::sleep(WAIT_FOR_BROKER * 2).await;
+            drop(reading);
+        };
+        let began = tokio::time::Instant::now();
+        tokio::join!(broken, progress.begin());
+        assert_eq!(began.elapsed(), WAIT_FOR_BROKER * 3, "as long as for a broker that is away");
+        drop(progress.reading());
+        progress.begin().await;
+        assert_eq!(began.elapsed(), WAIT_FOR_BROKER * 3, "who comes later begins at once");
     }
 
     #[test]

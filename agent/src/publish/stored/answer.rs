@@ -38,6 +38,7 @@ impl Session<'_> {
     }
 
     async fn take_answer(&mut self, sent: Sent, answer: Answer) -> Option<End> {
+        self.heard |= matches!(sent, Sent::Object(_));
         match (sent, answer) {
             (Sent::Marker, _) => {}
             (sent, Answer::NoStream) => {
@@ -58,9 +59,10 @@ impl Session<'_> {
                 self.core.told(sequence);
                 self.confirm(*object, sequence);
             }
-            (Sent::Object(object), Answer::Stored { duplicate: true, .. } | Answer::Conflict) => {
-                return self.resolve(object).await;
+            (Sent::Object(object), Answer::Stored { sequence, duplicate: true }) => {
+                return self.resolve(object, Some(sequence)).await;
             }
+            (Sent::Object(object), Answer::Conflict) => return self.resolve(object, None).await,
             (Sent::Object(object), Answer::Refused(reason)) => self.refused(*object, reason),
             (Sent::Object(object), Answer::Echo) => self.parts.queue.return_unconfirmed(object.item),
         }
@@ -91,8 +93,9 @@ impl Session<'_> {
         self.parts.queue.return_unconfirmed(object.item);
     }
 
-    /// The stream holds something else than was to be replaced: looks at it and decides.
-    async fn resolve(&mut self, mut object: Box<SentObject>) -> Option<End> {
+    /// The stream holds something else than was to be replaced, or says that it took the message before, as `duplicate`: looks
+    /// at it and decides.
+    async fn resolve(&mut self, mut object: Box<SentObject>, duplicate: Option<u64>) -> Option<End> {
         let found = match self.parts.look_up(&self.stream, &object.subject).await {
             Ok(found) => found,
             Err(problem) => {
@@ -121,7 +124,7 @@ impl Session<'_> {
                 }
                 self.confirm(*object, sequence);
             }
-            Verdict::Replace(sequence) => self.store(object, sequence).await,
+            Verdict::Replace(sequence) => self.store(object, sequence, duplicate).await,
             Verdict::GiveWay => {
                 tracing::debug!(object = %object.item.name, "the stream knows more; waiting for the watch to tell");
                 object.insists = true;

@@ -1,9 +1,11 @@
 //! What a session leaves in the stream for the one after it: how far the watches are, and how far core subscribers are.
 
+use async_nats::header::NATS_EXPECTED_LAST_SEQUENCE;
 use async_nats::jetstream::stream::{DirectGetErrorKind, Stream};
+use async_nats::{HeaderMap, Request};
 use futures::StreamExt;
 
-use super::flight::Sent;
+use super::flight::{Answer, Sent, read_answer};
 use super::{ACKNOWLEDGED_WITHIN, End, Session};
 use crate::publish::parts::{Parts, Problem};
 use crate::stream::{Checkpoint, Subjects, ToldMark};
@@ -85,6 +87,51 @@ impl Session<'_> {
             }
         }
         true
+    }
+}
+
+/// What became of a mark that was to be the last message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Marked {
+    /// It is, at this sequence.
+    At(u64),
+    /// Something else was stored before.
+    NotLast,
+    /// The stream takes nothing now.
+    Refused,
+}
+
+impl Parts {
+    /// Notes how far core subscribers are, if the message with sequence `newest` is still the last one. As the server stores
+    /// in the order in which messages come, nothing of an earlier connection that is gone comes after it.
+    pub(super) async fn mark_if_last(
+        &self,
+        generation: u64,
+        subjects: &Subjects,
+        told: u64,
+        newest: u64,
+    ) -> Result<Marked, Problem> {
+        let payload = serde_json::to_vec(&ToldMark { sequence: told }).map_err(|error| Problem(error.to_string()))?;
+        let mut headers = HeaderMap::new();
+        headers.insert(NATS_EXPECTED_LAST_SEQUENCE, newest.to_string());
+        let request = Request::new().headers(headers).payload(payload.into()).timeout(Some(ACKNOWLEDGED_WITHIN));
+        let mut connection = self.broker.connection.clone();
+        let answer = tokio::select! {
+            answer = self.broker.client.send_request(subjects.told_mark(), request) => answer,
+            _ = connection.wait_for(|now| !now.is(generation)) => return Err(Problem("the connection broke".to_owned())),
+        };
+        let captured = subjects.captured().join(" and ");
+        let answer =
+            answer.map_err(|error| Problem(format!("{error}; may the broker's user publish to {captured}?")))?;
+        match read_answer(&answer) {
+            Answer::Stored { sequence, .. } => Ok(Marked::At(sequence)),
+            Answer::Conflict => Ok(Marked::NotLast),
+            Answer::Refused(reason) => {
+                tracing::warn!(reason, "the stream refuses a mark");
+                Ok(Marked::Refused)
+            }
+            Answer::NoStream | Answer::Echo => Err(Problem("the stream is gone".to_owned())),
+        }
     }
 }
 

@@ -26,7 +26,7 @@ use self::checkpoints::Checkpoints;
 use self::core_copy::CoreCopy;
 use self::fetch::{Fetched, Fetches};
 use self::flight::{Flight, Sent, SentObject};
-use self::leave::read_told;
+use self::leave::{Marked, read_told};
 use self::reconcile::{Look, Reconciler};
 use self::restore::{Report, restore};
 use self::told::ToldUpTo;
@@ -51,6 +51,8 @@ const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_sec
 const FETCH_AGAIN: Duration = Duration::from_secs(1);
 /// How long the broker may take to say how far the stream is.
 const LOOK_WITHIN: Duration = Duration::from_secs(1);
+/// How often the stream is read at most before a session begins.
+const READINGS: u32 = 3;
 /// Room for the headers in a message: names, a uid, numbers, and an apiVersion and kind of at most 253 bytes each.
 const HEADER_ROOM: usize = 2 * 1024;
 
@@ -61,6 +63,8 @@ pub(super) enum End {
     Broken,
     /// The broker answers nothing any more.
     Silent,
+    /// The broker never answered to a message about an object.
+    Unheard,
     /// There is no stream any more.
     NoStream,
     /// The stream may not be what it is thought to be.
@@ -93,6 +97,8 @@ pub(super) struct Session<'p> {
     paused_until: Option<Instant>,
     /// Length of the next pause.
     pause: Duration,
+    /// Whether a message about an object was ever answered.
+    heard: bool,
 }
 
 impl<'p> Session<'p> {
@@ -111,12 +117,9 @@ impl<'p> Session<'p> {
         let inbox = client.new_inbox();
         let answers = client.subscribe(format!("{inbox}.*")).await.map_err(|error| Problem(error.to_string()))?;
         let subjects = Subjects::new(&encoding.cluster_id);
-        let (reconciler, told) = read_back(parts, &encoding, &mut stream, &subjects).await?;
-        // After that, so that watches do not wait for it.
-        parts.take_turn(generation, &subjects).await?;
-        let is_new = told.is_none();
-        let core = CoreCopy::new(client, parts.new_connection(generation), told.unwrap_or(ToldUpTo::new(0, 0)));
-        let mut session = Self {
+        let (reconciler, told) = begin_at_the_end(parts, &encoding, generation, &mut stream, &subjects).await?;
+        let core = CoreCopy::new(client, parts.new_connection(generation), told);
+        Ok(Self {
             parts,
             encoding,
             generation,
@@ -133,11 +136,8 @@ impl<'p> Session<'p> {
             met_rival: None,
             paused_until: None,
             pause: PAUSES.0,
-        };
-        if is_new {
-            session.store_told(0).await;
-        }
-        Ok(session)
+            heard: false,
+        })
     }
 
     /// Works until the session cannot go on; nothing that is not confirmed is lost.
@@ -254,8 +254,8 @@ impl<'p> Session<'p> {
         }
         // A slow one may need longer for all that is in flight.
         if self.flight.silent_since().is_some_and(|since| since.elapsed() > ACKNOWLEDGED_WITHIN) {
-            tracing::warn!("the broker does not answer; connecting anew");
-            return Some(End::Silent);
+            tracing::warn!("the broker does not answer; beginning anew");
+            return Some(if self.heard { End::Silent } else { End::Unheard });
         }
         self.core.forget_old(Instant::now());
         self.leave_marks().await;
@@ -278,14 +278,52 @@ impl<'p> Session<'p> {
     }
 }
 
-/// Brings snapshot and stream together, and lets the watches begin from where the stream ends. Gives how far core subscribers
-/// are, too; `None` in a stream that is new.
+/// Reads the stream back until nothing is behind what was read: what a predecessor had on its way is stored after its
+/// connection is gone, at the latest.
+async fn begin_at_the_end(
+    parts: &mut Parts,
+    encoding: &Encoding,
+    generation: u64,
+    stream: &mut Stream,
+    subjects: &Subjects,
+) -> Result<(Reconciler, ToldUpTo), Problem> {
+    let mut reading = 1;
+    loop {
+        let ReadBack { mut reconciler, newest, told, marked } = read_back(parts, encoding, stream, subjects).await?;
+        // After the first reading, so that watches do not wait for it.
+        parts.take_turn(generation, subjects).await?;
+        match parts.mark_if_last(generation, subjects, marked, newest).await? {
+            Marked::At(sequence) => reconciler.stored(sequence),
+            Marked::NotLast if reading < READINGS => {
+                tracing::info!("an earlier connection has stored something meanwhile: reading the stream again");
+                reading += 1;
+                continue;
+            }
+            // Another agent that runs by mistake is dealt with message by message; so is a stream that is full.
+            Marked::NotLast | Marked::Refused => {}
+        }
+        return Ok((reconciler, told));
+    }
+}
+
+/// What is known after the stream was read.
+struct ReadBack {
+    reconciler: Reconciler,
+    /// Sequence of its newest message before that.
+    newest: u64,
+    /// How far core subscribers are.
+    told: ToldUpTo,
+    /// What the mark is to say about that.
+    marked: u64,
+}
+
+/// Brings snapshot and stream together, and lets the watches begin from where the stream ends.
 async fn read_back(
     parts: &mut Parts,
     encoding: &Encoding,
     stream: &mut Stream,
     subjects: &Subjects,
-) -> Result<(Reconciler, Option<ToldUpTo>), Problem> {
+) -> Result<ReadBack, Problem> {
     let began = Instant::now();
     // Before it is read: what somebody else writes meanwhile is found the next time.
     let newest = stream.info().await.map_err(|error| Problem(error.to_string()))?.state.last_sequence;
@@ -293,7 +331,7 @@ async fn read_back(
     let marked = read_told(stream, subjects).await?.map(|marked| if marked > newest { 0 } else { marked });
     // What an earlier session of this agent stored is carried over from it.
     let told = marked.filter(|_| parts.carried.is_empty_handed()).unwrap_or(u64::MAX);
-    parts.progress.reading();
+    let reading = parts.progress.reading();
     let in_force = parts.in_force.borrow().clone();
     let report = restore(stream, subjects, encoding.name(), &parts.store, &parts.queue, &in_force, told).await?;
     let mut checkpoints = read_checkpoints(stream, subjects).await?;
@@ -306,8 +344,11 @@ async fn read_back(
     );
     parts.carried.unproven.extend(untold);
     parts.progress.done(checkpoints);
-    let told = (newest > 0).then(|| ToldUpTo::new(marked.unwrap_or_default(), newest_object));
-    Ok((Reconciler::new(Instant::now(), began.elapsed(), newest), told))
+    drop(reading);
+    // Where an agent stored that knew no mark, everything was told.
+    let marked = marked.unwrap_or(newest);
+    let told = ToldUpTo::new(marked, newest_object);
+    Ok(ReadBack { reconciler: Reconciler::new(Instant::now(), began.elapsed(), newest), newest, told, marked })
 }
 
 /// Whether a checkpoint is about just the objects that were read back. If it is not, something was stored after it, or is

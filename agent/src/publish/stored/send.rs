@@ -1,5 +1,8 @@
 //! From what waits to messages on their way.
 
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
 use meshsync_crds::discovery::ServedType;
 
 use super::fetch::Fetched;
@@ -10,6 +13,10 @@ use crate::object::{ResourceVersion, Uid};
 use crate::publish::outbox::{Action, Item};
 use crate::snapshot::Object;
 use crate::stream::{Conditions, Stamp, TypeKey};
+
+/// A server takes protocol lines of 4,096 bytes (`max_control_line`), unless it is told otherwise: this leaves room for the
+/// subject of the answer. Names of most types have at most 253 bytes; those of RBAC have no limit.
+const LONGEST_SUBJECT: usize = 3_072;
 
 impl Session<'_> {
     pub(super) async fn send(&mut self, item: Item, insists: bool) {
@@ -33,8 +40,11 @@ impl Session<'_> {
                 let replaces = removed.sequence;
                 let subject = self.subjects.object(&TypeKey::from(&*served), &item.name);
                 let event = EventType::Deleted;
+                if subject.len() > LONGEST_SUBJECT {
+                    return self.send_unstored(item, payload).await;
+                }
                 let object = SentObject { item, event, subject, stamp, payload, insists };
-                self.store(Box::new(object), replaces).await;
+                self.store(Box::new(object), replaces, None).await;
             }
         }
     }
@@ -46,7 +56,7 @@ impl Session<'_> {
         let Object { uid, name, resource_version, hash, told, confirmed: _, sequence, body } = object;
         let Some(body) = body else { return self.await_list(item, &uid) };
         let event = item.action.event_type(told);
-        let limit = self.parts.broker.client.max_payload().saturating_sub(HEADER_ROOM);
+        let limit = self.most_bytes().saturating_sub(HEADER_ROOM);
         let encoded = match self.encoding.encode(event, &body, limit) {
             Ok(encoded) => encoded,
             Err(error) => {
@@ -60,8 +70,28 @@ impl Session<'_> {
         let uid = Some(uid).filter(|uid| !uid.is_named());
         let stamp = self.stamp(&served, uid, &resource_version, hash, event);
         let subject = self.subjects.object(&TypeKey::from(&*served), &name);
+        if subject.len() > LONGEST_SUBJECT {
+            return self.send_unstored(item, encoded.payload).await;
+        }
         let object = SentObject { item, event, subject, stamp, payload: encoded.payload, insists };
-        self.store(Box::new(object), sequence).await;
+        self.store(Box::new(object), sequence, None).await;
+    }
+
+    /// What a message may have, headers included.
+    fn most_bytes(&self) -> usize {
+        let of_server = self.parts.broker.client.max_payload();
+        // -1 and 0: no limit of its own.
+        let of_stream = usize::try_from(self.stream.cached_info().config.max_message_size).unwrap_or_default();
+        if of_stream == 0 { of_server } else { of_server.min(of_stream) }
+    }
+
+    /// Tells core subscribers of an object that the stream has no place for. A server ends the connection of a client whose
+    /// protocol lines are longer than it allows: nothing else would ever be stored.
+    async fn send_unstored(&mut self, item: Item, payload: Bytes) {
+        tracing::error!(object = %item.name, "its name is too long for the stream: only core subscribers are told of it");
+        self.parts.stats.unencodable.fetch_add(1, Ordering::Relaxed);
+        self.core.send(&item, payload, self.flight.next_number()).await;
+        self.parts.queue.confirm(item);
     }
 
     /// Leaves an object whose body is not held to a list: once that has brought it, it is queued again.
@@ -91,11 +121,15 @@ impl Session<'_> {
         }
     }
 
-    /// Sends a message to be stored in place of the one with sequence `replaces`.
-    pub(super) async fn store(&mut self, object: Box<SentObject>, replaces: u64) {
+    /// Sends a message to be stored in place of the one with sequence `replaces`. The broker knows the id of one like it that it
+    /// stored as `lost`, if that is given, and does not have any more: this one needs another.
+    pub(super) async fn store(&mut self, object: Box<SentObject>, replaces: u64, lost: Option<u64>) {
         let SentObject { stamp, payload, subject, event, .. } = &*object;
         let uid = stamp.uid.as_ref().map(ToString::to_string).unwrap_or_default();
-        let message_id = format!("{uid}@{}:{:016x}>{replaces}", stamp.resource_version, stamp.hash);
+        let mut message_id = format!("{uid}@{}:{:016x}>{replaces}", stamp.resource_version, stamp.hash);
+        if let Some(lost) = lost {
+            message_id.push_str(&format!("~{lost}"));
+        }
         let ttl = (*event == EventType::Deleted).then(|| self.settings.tombstone_ttl.as_secs().max(1));
         let headers = stamp.headers(&Conditions { replaces, message_id: &message_id, ttl_seconds: ttl });
         let (subject, payload) = (subject.clone(), payload.clone());
