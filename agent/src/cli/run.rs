@@ -71,7 +71,7 @@ enum OutputKind {
 /// How a type is read before it is watched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Lists {
-    /// In pages of about 1 MiB: the quickest, and the least work for the API server.
+    /// In pages of up to 8 MiB: the quickest, and the least work for the API server.
     Pages,
     /// By the watch itself where the API server serves that: fewer requests and less memory, twice its CPU time.
     Stream,
