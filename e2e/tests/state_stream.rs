@@ -204,6 +204,7 @@ fn a_name_that_no_subject_can_hold_keeps_nothing_else_from_being_stored() -> Res
         await_equal(&cluster, &listening, &NOT_WATCHED, DEADLINE).await?;
         let log = agent.log();
         ensure!(log.contains("too long for the stream"), "nobody is told:\n{log}");
+        ensure!(Metrics::of_agent().await?.sum("meshsync_unencodable_total") == 1.0, "it is not counted");
         ensure!(!log.contains("connection to the broker is lost"), "the broker hung up:\n{log}");
         cluster.kubectl(["delete", "clusterrole", &long]).await?;
         await_equal(&cluster, &listening, &NOT_WATCHED, DEADLINE).await?;
