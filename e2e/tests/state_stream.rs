@@ -42,6 +42,16 @@ fn agent(lab: &Lab, cluster: &Cluster, nats: &Nats) -> Result<Daemon> {
     Ok(lab.agent()?.arg("run").arg("--kubeconfig").arg(cluster.kubeconfig()).env("BROKER_URL", nats.url()))
 }
 
+/// An agent at work, and a consumer of what it has stored: the cluster with [`OBJECTS`].
+async fn begin(lab: &Lab, cluster: &Cluster, nats: &Nats) -> Result<(Daemon, Consumer)> {
+    cluster.apply(OBJECTS).await?;
+    let stored = Consumer::stored(nats.client().await?, None).await?;
+    let agent = agent(lab, cluster, nats)?;
+    agent.start()?;
+    await_equal(cluster, &stored, &NOT_WATCHED, DEADLINE).await?;
+    Ok((agent, stored))
+}
+
 #[test]
 fn a_restarted_agent_lists_nothing_and_publishes_only_what_changed() -> Result<()> {
     lab::run("state-resumes", async |lab| {
@@ -102,11 +112,7 @@ fn whatever_the_broker_loses_is_stored_again() -> Result<()> {
     lab::run("state-survives", async |lab| {
         let cluster = lab.cluster(Level::ControlPlane).start().await?;
         let nats = lab.nats().jetstream().start().await?;
-        cluster.apply(OBJECTS).await?;
-        let stored = Consumer::stored(nats.client().await?, None).await?;
-        let agent = agent(lab, &cluster, &nats)?;
-        agent.start()?;
-        await_equal(&cluster, &stored, &NOT_WATCHED, DEADLINE).await?;
+        let (_agent, stored) = begin(lab, &cluster, &nats).await?;
 
         let churn = Churn::start(&cluster, "shop").await?;
         churn.go_on(100).await?;
@@ -175,11 +181,7 @@ fn a_stream_that_was_emptied_is_filled_again_at_once() -> Result<()> {
     lab::run("state-purged", async |lab| {
         let cluster = lab.cluster(Level::Api).start().await?;
         let nats = lab.nats().jetstream().start().await?;
-        cluster.apply(OBJECTS).await?;
-        let stored = Consumer::stored(nats.client().await?, None).await?;
-        let agent = agent(lab, &cluster, &nats)?;
-        agent.start()?;
-        await_equal(&cluster, &stored, &NOT_WATCHED, DEADLINE).await?;
+        let (_agent, _stored) = begin(lab, &cluster, &nats).await?;
         // The broker forgets the messages, and for two minutes not that it has had them.
         let jetstream = async_nats::jetstream::new(nats.client().await?);
         let name = jetstream.stream_by_subject("meshsync.state.>").await?;
@@ -244,12 +246,8 @@ fn a_cluster_that_was_restored_from_a_backup_is_what_consumers_hold() -> Result<
     lab::run("state-backup", async |lab| {
         let cluster = lab.cluster(Level::Api).durable().start().await?;
         let nats = lab.nats().jetstream().start().await?;
-        cluster.apply(OBJECTS).await?;
-        let stored = Consumer::stored(nats.client().await?, None).await?;
         let listening = Consumer::subscribe(nats.client().await?, None).await?;
-        let agent = agent(lab, &cluster, &nats)?;
-        agent.start()?;
-        await_equal(&cluster, &stored, &NOT_WATCHED, DEADLINE).await?;
+        let (_agent, stored) = begin(lab, &cluster, &nats).await?;
         let (etcd, server) = (cluster.component("etcd")?, cluster.component("kube-apiserver")?);
         let (data, backup) = (lab.dir().join("etcd"), lab.dir().join("etcd-backup"));
         server.kill().await?;
