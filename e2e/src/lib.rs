@@ -19,6 +19,8 @@
 //! }
 //! ```
 
+#![allow(clippy::disallowed_methods, reason = "a test has a limit of its own")]
+
 pub mod assets;
 pub mod bench;
 pub mod churn;

@@ -1,5 +1,6 @@
 //! The agent as a person starts it: snapshots with a kubeconfig alone, and wrong input.
 
+#![allow(clippy::disallowed_methods, reason = "a test has a limit of its own")]
 #![allow(clippy::indexing_slicing, reason = "tests may panic")]
 
 use std::collections::BTreeSet;

@@ -1,5 +1,6 @@
 //! The operator against a real API server and real controllers, with exactly the rights of its manifest.
 
+#![allow(clippy::disallowed_methods, reason = "a test has a limit of its own")]
 #![allow(clippy::indexing_slicing, reason = "tests may panic")]
 
 use std::time::Duration;

@@ -1,5 +1,7 @@
 //! The connection to the API server.
 
+mod deadline;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -15,6 +17,9 @@ use tower::buffer::BufferLayer;
 use tower::retry::RetryLayer;
 
 use crate::build_info::BuildInfo;
+
+use deadline::DeadlineLayer;
+pub use deadline::{Awaited, DeadlineError, Limits};
 
 /// Which cluster to talk to.
 #[derive(Args, Clone, Debug, Default)]
@@ -39,7 +44,8 @@ const BUFFER: usize = 1024;
 pub enum Retry {
     /// The caller, which paces itself per type.
     Caller,
-    /// The client, three times within a few seconds. (kube's own default is 15 times in silence.)
+    /// The client, three times within a few seconds, whatever pause the server asks for: the caller is told and comes back
+    /// later. (kube's own default is 15 times in silence, and a day's sleep where `Retry-After` says so.)
     Briefly,
 }
 
@@ -78,32 +84,44 @@ pub struct Connected {
     pub server: String,
 }
 
-/// Makes a client. Nothing is sent yet.
+/// Makes a client, whose requests have [`Limits`]. Nothing is sent yet.
 ///
 /// # Errors
 /// [`ConnectError`], which names the file and what to do.
 pub async fn connect(args: &ClientArgs, build: &BuildInfo, retry: Retry) -> Result<Connected, ConnectError> {
+    connect_within(args, build, retry, Limits::default()).await
+}
+
+async fn connect_within(
+    args: &ClientArgs,
+    build: &BuildInfo,
+    retry: Retry,
+    limits: Limits,
+) -> Result<Connected, ConnectError> {
     let mut config = config(args).await?;
     config.default_retry = false;
     config.connect_timeout = Some(Duration::from_secs(10));
-    // A watch is silent for as long as nothing changes; the agent has its own limit for that.
+    // A watch is silent for as long as nothing changes; everything else has the limits of the layer below.
     config.read_timeout = None;
     if let Ok(agent) = HeaderValue::from_str(&build.user_agent()) {
         config.headers.push((USER_AGENT, agent));
     }
     let server = config.cluster_url.to_string();
     let failed = |source| ConnectError::Client { url: server.clone(), source: Box::new(source) };
-    let client = match (retry, RetryPolicy::new(RETRY_FIRST, RETRY_LAST, RETRIES, true)) {
+    // Inside of what repeats: each attempt has its own time.
+    let deadline = DeadlineLayer::new(limits, &server);
+    let builder = ClientBuilder::try_from(config).map_err(failed)?.with_layer(&deadline);
+    let client = match (retry, RetryPolicy::new(RETRY_FIRST, RETRY_LAST, RETRIES, false)) {
         (Retry::Briefly, Ok(policy)) => {
             // The buffer makes the connection one that can be shared, which repeating takes.
-            let builder = ClientBuilder::try_from(config).map_err(failed)?;
             builder.with_layer(&BufferLayer::new(BUFFER)).with_layer(&RetryLayer::new(policy)).build()
         }
-        (Retry::Caller, _) | (Retry::Briefly, Err(_)) => Client::try_from(config).map_err(failed)?,
+        (Retry::Caller, _) | (Retry::Briefly, Err(_)) => builder.build(),
     };
     Ok(Connected { client, server })
 }
 
+#[allow(clippy::disallowed_methods, reason = "the one place that may")]
 async fn config(args: &ClientArgs) -> Result<Config, ConnectError> {
     let options = KubeConfigOptions { context: args.context.clone(), ..KubeConfigOptions::default() };
     if let Some(path) = &args.kubeconfig {
@@ -135,76 +153,4 @@ pub fn chain(error: &dyn std::error::Error) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const BUILD: BuildInfo = BuildInfo { name: "test", version: "0", revision: None };
-
-    #[tokio::test]
-    async fn a_kubeconfig_that_cannot_be_read_is_named() {
-        crate::tls::install_provider();
-        let args = ClientArgs { kubeconfig: Some("no/such/file".into()), context: None };
-        let error = connect(&args, &BUILD, Retry::Caller).await.err().unwrap().to_string();
-        assert!(error.contains("no/such/file") && error.contains("--kubeconfig"), "{error}");
-    }
-
-    fn kubeconfig(name: &str, content: &str) -> PathBuf {
-        let path = std::env::temp_dir().join(format!("meshsync-{name}-{}", std::process::id()));
-        std::fs::write(&path, content).unwrap();
-        path
-    }
-
-    fn for_server(url: &str) -> String {
-        serde_json::json!({
-            "apiVersion": "v1", "kind": "Config", "current-context": "c",
-            "clusters": [{"name": "k", "cluster": {"server": url}}],
-            "contexts": [{"name": "c", "context": {"cluster": "k", "user": "u"}}],
-            "users": [{"name": "u", "user": {}}],
-        })
-        .to_string()
-    }
-
-    #[tokio::test]
-    async fn what_is_wrong_with_a_kubeconfig_is_told() {
-        crate::tls::install_provider();
-        let cases = [("broken", "clusters: [", None), ("context", &for_server("http://localhost"), Some("elsewhere"))];
-        for (name, content, context) in cases {
-            let path = kubeconfig(name, content);
-            let args = ClientArgs { kubeconfig: Some(path.clone()), context: context.map(str::to_owned) };
-            let error = connect(&args, &BUILD, Retry::Caller).await.err().unwrap().to_string();
-            std::fs::remove_file(&path).unwrap();
-            assert!(error.contains(path.to_str().unwrap()), "{error}");
-            assert!(error.contains(context.unwrap_or("parse")), "{error}");
-        }
-    }
-
-    /// What a server that is always busy was asked, as User-Agents.
-    async fn asked(retry: Retry) -> Vec<String> {
-        crate::tls::install_provider();
-        let asked = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
-        let seen = asked.clone();
-        let busy = axum::Router::new().fallback(async move |headers: http::HeaderMap| {
-            seen.lock().unwrap().push(headers.get(USER_AGENT).unwrap().to_str().unwrap().to_owned());
-            http::StatusCode::SERVICE_UNAVAILABLE
-        });
-        let listener = crate::probes::bind("127.0.0.1:0".parse().unwrap(), "test").await.unwrap();
-        let path =
-            kubeconfig(&format!("busy-{retry:?}"), &for_server(&format!("http://{}", listener.local_addr().unwrap())));
-        let shutdown = crate::shutdown::Shutdown::new();
-        let server = tokio::spawn(crate::probes::serve(listener, busy, "test", shutdown.clone()));
-        let args = ClientArgs { kubeconfig: Some(path.clone()), context: None };
-        let Connected { client, .. } = connect(&args, &BUILD, retry).await.unwrap();
-        assert!(client.apiserver_version().await.is_err());
-        drop(client);
-        shutdown.begin();
-        server.await.unwrap().unwrap();
-        std::fs::remove_file(path).unwrap();
-        std::mem::take(&mut *asked.lock().unwrap())
-    }
-
-    #[tokio::test]
-    async fn a_busy_server_is_asked_by_a_client_that_says_who_it_is_as_often_as_agreed() {
-        assert_eq!(asked(Retry::Caller).await, ["test/0"]);
-        assert_eq!(asked(Retry::Briefly).await, ["test/0"; 4]);
-    }
-}
+mod tests;
