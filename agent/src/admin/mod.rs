@@ -2,6 +2,7 @@
 //!
 //! `kubectl port-forward` reaches it; no other pod does.
 
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::sync::Arc;
 
@@ -17,8 +18,8 @@ use serde::Serialize;
 use tokio::sync::{mpsc, watch};
 
 use crate::discover::InForce;
-use crate::snapshot::Store;
-use crate::watch::{Board, Listing, RequestError};
+use crate::snapshot::{Store, TypeId};
+use crate::watch::{Board, Listing, RequestError, WatchSpec};
 
 /// Lines that wait for the reader.
 const LINES_AHEAD: usize = 64;
@@ -44,7 +45,7 @@ struct Summary {
     types: usize,
     body_bytes: usize,
     packed_bytes: usize,
-    by_type: std::collections::BTreeMap<String, usize>,
+    by_type: BTreeMap<String, usize>,
 }
 
 /// `/snapshot` (NDJSON), `/snapshot/summary` and `/debug/watches` (JSON).
@@ -87,22 +88,40 @@ impl From<RequestError> for Stopped {
 
 async fn write_snapshot(admin: &Admin, lines: &mpsc::Sender<io::Result<Bytes>>) -> Result<(), Stopped> {
     let plan = Arc::clone(&admin.in_force.borrow().plan);
-    for (_, served, table) in admin.store.tables() {
-        let spec = plan.iter().find(|spec| spec.selected.served == *served).filter(|_| table.lacks_bodies());
-        match spec {
-            Some(spec) => {
-                let mut listing = Listing::new(&admin.client, spec);
-                while let Some(page) = listing.next_page().await? {
-                    for object in page {
-                        send_line(lines, object.body).await?;
-                    }
-                }
+    // By identity, as the store has it: short names and verbs of a type may change while it is watched.
+    let specs: HashMap<TypeId, &WatchSpec> =
+        plan.iter().map(|spec| (admin.store.intern(&spec.selected.served), spec)).collect();
+    let mut unread = Vec::new();
+    for (id, served, table) in admin.store.tables() {
+        if !table.lacks_bodies() {
+            for body in table.scan().filter_map(|object| object.body) {
+                send_line(lines, body).await?;
             }
-            None => {
-                for body in table.scan().filter_map(|object| object.body) {
-                    send_line(lines, body).await?;
-                }
-            }
+            continue;
+        }
+        let written = match specs.get(&id) {
+            Some(spec) => write_listing(admin, spec, lines).await,
+            None => Err(Stopped::Failed("it is not watched any more, and not all of it is held".to_owned())),
+        };
+        match written {
+            Err(Stopped::Failed(error)) => unread.push(format!("{}: {error}", served.name())),
+            other => other?,
+        }
+    }
+    // Only now: what can be read is written whatever cannot.
+    if unread.is_empty() { Ok(()) } else { Err(Stopped::Failed(unread.join("; "))) }
+}
+
+/// Writes the objects of one type as the API server has them.
+async fn write_listing(
+    admin: &Admin,
+    spec: &WatchSpec,
+    lines: &mpsc::Sender<io::Result<Bytes>>,
+) -> Result<(), Stopped> {
+    let mut listing = Listing::new(&admin.client, spec);
+    while let Some(page) = listing.next_page().await? {
+        for object in page {
+            send_line(lines, object.body).await?;
         }
     }
     Ok(())
@@ -115,8 +134,11 @@ async fn send_line(lines: &mpsc::Sender<io::Result<Bytes>>, mut body: Vec<u8>) -
 
 async fn summary(State(admin): State<Admin>) -> impl IntoResponse {
     let stats = admin.store.stats();
-    let by_type: std::collections::BTreeMap<String, usize> =
-        admin.store.tables().into_iter().map(|(_, served, table)| (served.name(), table.len())).collect();
+    let mut by_type = BTreeMap::new();
+    // While a type moves to another version, it has two tables.
+    for (_, served, table) in admin.store.tables() {
+        *by_type.entry(served.name()).or_insert(0) += table.len();
+    }
     Json(Summary {
         objects: stats.objects,
         types: by_type.len(),
@@ -125,3 +147,6 @@ async fn summary(State(admin): State<Admin>) -> impl IntoResponse {
         by_type,
     })
 }
+
+#[cfg(test)]
+mod tests;
