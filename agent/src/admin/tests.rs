@@ -1,5 +1,7 @@
 //! The pages against a scripted API server.
 
+#![allow(clippy::disallowed_methods, reason = "answers come from a script")]
+
 use http::{Request, Response};
 use kube::client::Body as RequestBody;
 use meshsync_crds::agent_config::{AgentConfig, SnapshotMode};
