@@ -2,7 +2,6 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
 use meshsync_agent::cli::Cli;
 use meshsync_runtime::{exit, tls};
 
@@ -13,5 +12,5 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 #[tokio::main]
 async fn main() -> ExitCode {
     tls::install_provider();
-    exit::report(Cli::parse().execute().await)
+    exit::report(Cli::from_process().execute().await)
 }

@@ -10,6 +10,7 @@ use anyhow::Context as _;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{Api, Client};
 use meshsync_crds::names::CLUSTER_ID_NAMESPACE;
+use meshsync_crds::narrowing::Narrowing;
 use meshsync_runtime::probes::{self, bind, serve};
 use meshsync_runtime::readiness::{Gate, Readiness};
 use meshsync_runtime::shutdown::Shutdown;
@@ -58,6 +59,8 @@ pub enum Output {
 pub struct Settings {
     /// Where the configuration comes from.
     pub source: ConfigSource,
+    /// What the command line takes away from every configuration.
+    pub narrowing: Narrowing,
     /// Where objects go.
     pub output: Output,
     /// Probes and metrics.
@@ -83,6 +86,7 @@ struct House {
     delivery: Arc<DeliveryBoard>,
     progress: Arc<Progress>,
     streamed_lists: bool,
+    narrowing: Narrowing,
     in_force: watch::Receiver<InForce>,
     encoding: watch::Sender<Option<Encoding>>,
     shutdown: Shutdown,
@@ -110,6 +114,7 @@ pub async fn run(settings: Settings, client: Client, shutdown: Shutdown) -> anyh
         delivery: Arc::default(),
         progress: Arc::default(),
         streamed_lists: settings.streamed_lists,
+        narrowing: settings.narrowing.clone(),
         in_force: in_force_rx,
         encoding: watch::channel(None).0,
         shutdown: shutdown.clone(),
@@ -128,7 +133,7 @@ pub async fn run(settings: Settings, client: Client, shutdown: Shutdown) -> anyh
     tasks.spawn("debug", serve(debug_listener, admin, "snapshot and debug pages", shutdown.clone()));
 
     let (candidates, candidates_rx) = watch::channel(Candidate::Awaited);
-    let follow = config::follow(settings.source.clone(), client.clone(), candidates);
+    let follow = config::follow(settings.source.clone(), settings.narrowing.clone(), client.clone(), candidates);
     tasks.spawn("configuration", house.until_shutdown(follow));
     tasks.spawn("planner", plan(planner(&house, &readiness, in_force, candidates_rx), shutdown.clone()));
     tasks.spawn("identity", identity(house.clone(), broker.clone(), readiness.gate("cluster-id", "not known yet")));
@@ -197,6 +202,7 @@ fn planner(
         client: house.client.clone(),
         fleet,
         candidates,
+        narrowing: house.narrowing.clone(),
         in_force,
         retry,
         rediscover,

@@ -3,10 +3,52 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::discovery::ServedType;
+use crate::pattern::TypePattern;
+
 /// Types that are left out where nobody says otherwise: high churn, no state worth keeping.
 ///
 /// `events` and `events.events.k8s.io` are one storage served twice; both are named so that a reader sees it.
 pub const BUILT_IN_BLACKLIST: [&str; 3] = ["events", "events.events.k8s.io", "leases.coordination.k8s.io"];
+
+/// What is left of [`BUILT_IN_BLACKLIST`] where somebody asks for `wanted` by name: a default must not take away what a person
+/// wrote. A pattern for many types, such as `*`, asks for none by name.
+#[must_use]
+pub fn built_in_blacklist_beside(wanted: &[String]) -> Vec<String> {
+    let types = [
+        built_in_type("", "v1", "Event", "events", "ev"),
+        built_in_type("events.k8s.io", "v1", "Event", "events", "ev"),
+        built_in_type("coordination.k8s.io", "v1", "Lease", "leases", ""),
+    ];
+    let named: Vec<TypePattern> = wanted
+        .iter()
+        .filter(|entry| !entry.contains('*'))
+        .filter_map(|entry| TypePattern::parse(entry).ok())
+        .filter(|pattern| !pattern.matches(&types).is_empty())
+        .collect();
+    let is_named = |entry: &&str| {
+        // Plurals tell them apart; of the two names of one storage, leaving one would leave out the other.
+        let plural = entry.split('.').next().unwrap_or(entry);
+        let of_plural = |t: &&ServedType| t.plural == plural;
+        named.iter().any(|pattern| pattern.matches(&types).iter().any(of_plural))
+    };
+    BUILT_IN_BLACKLIST.into_iter().filter(|entry| !is_named(entry)).map(str::to_owned).collect()
+}
+
+fn built_in_type(group: &str, version: &str, kind: &str, plural: &str, short: &str) -> ServedType {
+    ServedType {
+        group: group.to_owned(),
+        version: version.to_owned(),
+        preferred: true,
+        kind: kind.to_owned(),
+        plural: plural.to_owned(),
+        singular: kind.to_lowercase(),
+        short_names: Some(short.to_owned()).filter(|short| !short.is_empty()).into_iter().collect(),
+        categories: Vec::new(),
+        namespaced: true,
+        verbs: Vec::new(),
+    }
+}
 
 /// What to watch. Every field is optional; one that is not set follows the cluster-wide default, one that is set
 /// (an empty list included) replaces it.
@@ -152,6 +194,25 @@ mod tests {
 
     fn list(items: &[&str]) -> Option<Vec<String>> {
         Some(items.iter().map(|s| (*s).to_owned()).collect())
+    }
+
+    #[test]
+    fn a_default_takes_away_nothing_that_is_asked_for_by_name() {
+        const LEASES: &[&str] = &["leases.coordination.k8s.io"];
+        const EVENTS: &[&str] = &["events", "events.events.k8s.io"];
+        for (wanted, left) in [
+            (&[][..], &BUILT_IN_BLACKLIST[..]),
+            (&["pods", "*", "*.k8s.io", "a b"], &BUILT_IN_BLACKLIST),
+            (&["Event"], LEASES),
+            (&["ev", "po"], LEASES),
+            (&["events.events.k8s.io"], LEASES),
+            (&["events.v1."], LEASES),
+            (&["lease"], EVENTS),
+            (&["leases.coordination.k8s.io", "events"], &[]),
+        ] {
+            let wanted: Vec<String> = wanted.iter().map(|entry| (*entry).to_owned()).collect();
+            assert_eq!(built_in_blacklist_beside(&wanted), left, "{wanted:?}");
+        }
     }
 
     #[test]

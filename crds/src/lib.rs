@@ -10,6 +10,7 @@ pub mod discovery;
 mod fixtures;
 pub mod informer_config;
 pub mod names;
+pub mod narrowing;
 pub mod pattern;
 mod problem;
 pub mod selection;

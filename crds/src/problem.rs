@@ -20,6 +20,8 @@ pub enum Field {
     Whitelist,
     /// `informer_config.metadataOnly`
     MetadataOnly,
+    /// `--outputResources` of the agent, which narrows any `informer_config`.
+    OutputResources,
 }
 
 impl Field {
@@ -30,6 +32,7 @@ impl Field {
             Self::Blacklist => "informer_config.blacklist",
             Self::Whitelist => "informer_config.whitelist",
             Self::MetadataOnly => "informer_config.metadataOnly",
+            Self::OutputResources => "--outputResources",
         }
     }
 }
@@ -80,6 +83,16 @@ pub enum Problem {
         "informer_config.namespaces: every included namespace is excluded again, so that no namespaced object is left"
     )]
     NoNamespace,
+    /// The agent's command line takes away all that the configuration selects.
+    #[error("{} leaves none of the {what} that informer_config selects", list(flag, entries))]
+    NarrowedAway {
+        /// The flag.
+        flag: &'static str,
+        /// Its values.
+        entries: Vec<String>,
+        /// What is left none of: types, or namespaces.
+        what: &'static str,
+    },
 }
 
 impl Problem {
@@ -87,7 +100,9 @@ impl Problem {
     #[must_use]
     pub fn is_fatal(&self) -> bool {
         match self {
-            Self::BadPattern { .. } | Self::NothingSelected { .. } | Self::NoNamespace => true,
+            Self::BadPattern { .. } | Self::NothingSelected { .. } | Self::NoNamespace | Self::NarrowedAway { .. } => {
+                true
+            }
             Self::NoMatch { .. } | Self::NotWatchable { .. } => false,
         }
     }
@@ -99,8 +114,7 @@ impl Problem {
             Self::BadPattern { .. } => "InvalidTypePattern",
             Self::NoMatch { .. } => "UnknownType",
             Self::NotWatchable { .. } => "TypeNotWatchable",
-            Self::NothingSelected { .. } => "NothingSelected",
-            Self::NoNamespace => "NothingSelected",
+            Self::NothingSelected { .. } | Self::NoNamespace | Self::NarrowedAway { .. } => "NothingSelected",
         }
     }
 }
@@ -134,7 +148,7 @@ pub enum Nothing {
 
 impl fmt::Display for Nothing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let list = |field: Field, entries: &[String]| format!("{} ({})", field.path(), quoted(entries));
+        let list = |field: Field, entries: &[String]| list(field.path(), entries);
         match self {
             Self::BlacklistCoversAll { blacklist } => {
                 write!(f, "{} covers every type", list(Field::Blacklist, blacklist))
@@ -151,6 +165,11 @@ impl fmt::Display for Nothing {
             }
         }
     }
+}
+
+/// A list and its entries.
+fn list(path: &str, entries: &[String]) -> String {
+    format!("{path} ({})", quoted(entries))
 }
 
 /// The first few entries, and how many there are besides: a list may have hundreds.

@@ -82,7 +82,12 @@ fn key(t: &ServedType) -> Key<'_> {
     (&t.group, &t.plural)
 }
 
-fn parse(field: Field, entries: &[String], served: &[ServedType], problems: &mut Vec<Problem>) -> Vec<TypePattern> {
+pub(crate) fn parse(
+    field: Field,
+    entries: &[String],
+    served: &[ServedType],
+    problems: &mut Vec<Problem>,
+) -> Vec<TypePattern> {
     let mut patterns = Vec::with_capacity(entries.len());
     for (index, entry) in entries.iter().enumerate() {
         let pattern = match TypePattern::parse(entry) {

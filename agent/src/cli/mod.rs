@@ -1,12 +1,14 @@
 //! The command line.
 
 mod broker;
+mod narrow;
 mod run;
 mod snapshot;
 mod source;
 mod tail;
 mod verify;
 
+use std::ffi::OsString;
 use std::io::{self, IsTerminal};
 use std::time::Duration;
 
@@ -68,7 +70,16 @@ enum Command {
     Verify(Box<verify::VerifyArgs>),
 }
 
+/// Flags of the original agent. Go takes them with one dash as well as with two.
+const GO_FLAGS: [&str; 6] = ["output", "outputFile", "outputNamespaces", "outputResources", "stopAfter", "broker-url"];
+
 impl Cli {
+    /// Reads the arguments of the process; ends it where they are wrong.
+    #[must_use]
+    pub fn from_process() -> Self {
+        Self::parse_from(with_two_dashes(std::env::args_os()))
+    }
+
     /// Does what the command line says.
     ///
     /// # Errors
@@ -84,6 +95,20 @@ impl Cli {
             Some(Command::Verify(args)) => args.execute(&client).await,
         }
     }
+}
+
+/// `-output=file` as `--output=file`, for the flags of the original agent only.
+fn with_two_dashes(args: impl Iterator<Item = OsString>) -> impl Iterator<Item = OsString> {
+    args.map(|arg| {
+        let flag = arg.to_str().and_then(|text| text.strip_prefix('-'));
+        let name = flag.map(|flag| flag.split_once('=').map_or(flag, |(name, _)| name));
+        if name.is_some_and(|name| GO_FLAGS.contains(&name)) {
+            let mut two = OsString::from("-");
+            two.push(&arg);
+            return two;
+        }
+        arg
+    })
 }
 
 /// A bar on a terminal, nothing elsewhere.
@@ -128,6 +153,18 @@ mod tests {
             let args = prefix.iter().chain(&flags);
             Cli::try_parse_from(args).unwrap();
         }
+    }
+
+    #[test]
+    fn one_dash_will_do_for_the_flags_of_the_original() {
+        let read =
+            |args: &[&str]| -> Vec<OsString> { with_two_dashes(args.iter().map(|arg| OsString::from(*arg))).collect() };
+        let given = ["a", "-output", "file", "-stopAfter=1m", "--outputFile", "x", "-o", "-outputs", "-", "--"];
+        let expected = ["a", "--output", "file", "--stopAfter=1m", "--outputFile", "x", "-o", "-outputs", "-", "--"];
+        assert_eq!(read(&given), expected);
+        assert!(
+            Cli::try_parse_from(read(&["a", "-output", "file", "-outputResources=pod", "-stopAfter", "1s"])).is_ok()
+        );
     }
 
     #[test]

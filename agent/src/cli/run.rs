@@ -6,14 +6,13 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
-use meshsync_crds::agent_config::{AgentConfig, SecretPolicy};
 use meshsync_runtime::client::{ClientArgs, Connected, Retry, connect};
 use meshsync_runtime::shutdown::Shutdown;
 
 use super::BUILD;
 use super::broker::{AccessArgs, variable};
+use super::narrow::NarrowArgs;
 use super::source::SourceArgs;
-use crate::config::ConfigSource;
 use crate::publish::broker::BrokerConfig;
 use crate::run::{self, Output, Settings};
 
@@ -33,21 +32,14 @@ pub struct RunArgs {
     /// File for --output file
     #[arg(long = "outputFile", value_name = "FILE", default_value = "meshsync-snapshot.yaml")]
     output_file: PathBuf,
-    /// Only these namespaces
-    #[arg(long = "outputNamespaces", value_name = "LIST", value_delimiter = ',')]
-    output_namespaces: Vec<String>,
-    /// Only these types, singular or plural
-    #[arg(long = "outputResources", value_name = "LIST", value_delimiter = ',')]
-    output_resources: Vec<String>,
+    #[command(flatten)]
+    narrow: NarrowArgs,
     /// How a type is read before it is watched
     #[arg(long, env = "MESHSYNC_LISTS", value_enum, value_name = "HOW", default_value_t = Lists::Pages)]
     lists: Lists,
     /// Stop after this time, e.g. 90s or 1m30s
     #[arg(long = "stopAfter", value_name = "DURATION", value_parser = parse_duration)]
     stop_after: Option<Duration>,
-    /// Publish values of Secrets only if this is false
-    #[arg(long, env = "MESHSYNC_REDACT_SECRETS", value_name = "BOOL", default_value = "true", action = clap::ArgAction::Set)]
-    redact_secrets: bool,
     /// Probes and metrics
     #[arg(long, env = "MESHSYNC_PROBE_ADDRESS", value_name = "ADDRESS", default_value = "0.0.0.0:11000")]
     probe_address: SocketAddr,
@@ -103,7 +95,8 @@ impl RunArgs {
             OutputKind::Broker => Output::Broker(self.broker()?),
         };
         Ok(Settings {
-            source: self.source(),
+            source: self.narrow.source(&self.source),
+            narrowing: self.narrow.narrowing(),
             output,
             probe_address: self.probe_address,
             debug_address: self.debug_address,
@@ -118,16 +111,6 @@ impl RunArgs {
         let url =
             url.context("no broker: set BROKER_URL or --broker-url, e.g. nats://localhost:4222; or use --output file")?;
         Ok(self.access.config(url))
-    }
-
-    fn source(&self) -> ConfigSource {
-        let mut config = AgentConfig::built_in();
-        config.informer_config.whitelist.clone_from(&self.output_resources);
-        config.informer_config.namespaces.include.clone_from(&self.output_namespaces);
-        if !self.redact_secrets {
-            config.publish.secrets = SecretPolicy::Publish;
-        }
-        self.source.source(config)
     }
 }
 

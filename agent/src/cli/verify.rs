@@ -11,12 +11,12 @@ use k8s_openapi::api::core::v1::Namespace;
 use kube::{Api, Client};
 use meshsync_crds::agent_config::AgentConfig;
 use meshsync_crds::names::CLUSTER_ID_NAMESPACE;
-use meshsync_crds::selection::select;
 use meshsync_runtime::client::{ClientArgs, Connected, Retry, connect};
 use meshsync_runtime::discovery::discover;
 use serde_json::json;
 
 use super::broker::BrokerArgs;
+use super::narrow::NarrowArgs;
 use super::source::SourceArgs;
 use super::{BUILD, progress};
 use crate::config::read_once;
@@ -34,6 +34,8 @@ const DIFFERS: i32 = 1;
 pub(super) struct VerifyArgs {
     #[command(flatten)]
     source: SourceArgs,
+    #[command(flatten)]
+    narrow: NarrowArgs,
     #[command(flatten)]
     broker: BrokerArgs,
     /// Seconds after which what differs is looked at again: it may have been changing
@@ -61,9 +63,10 @@ impl VerifyArgs {
     pub(super) async fn execute(self, client: &ClientArgs) -> anyhow::Result<()> {
         let Connected { client, server } = connect(client, &BUILD, Retry::Briefly).await?;
         let discovered = discover(&client).await.with_context(|| format!("cannot ask {server} what it serves"))?;
-        let config = read_once(self.source.source(AgentConfig::built_in()), client.clone(), CONFIG_WITHIN).await;
+        let (source, narrowing) = (self.narrow.source(&self.source), self.narrow.narrowing());
+        let config = read_once(source, &narrowing, client.clone(), CONFIG_WITHIN).await;
         let config = config.map_err(anyhow::Error::msg)?;
-        let selection = select(&config.informer_config, &discovered.types);
+        let selection = narrowing.select(&config.informer_config, &discovered.types);
         if !selection.is_valid() {
             let problems: Vec<String> = selection.problems.iter().map(ToString::to_string).collect();
             bail!("the configuration selects nothing that can be compared: {}", problems.join("; "));

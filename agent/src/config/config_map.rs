@@ -9,9 +9,8 @@ use http::Request;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::Client;
 use meshsync_crds::names::AGENT_CONFIG_KEY;
-use tokio::sync::watch;
 
-use super::{Candidate, offer, read};
+use super::{Candidate, Candidates, read};
 use crate::object::{EventKind, FrameSplitter, WatchEvent};
 use crate::watch::pace::{Pace, jitter};
 use crate::watch::request::{RequestError, chunks, send};
@@ -19,7 +18,7 @@ use crate::watch::request::{RequestError, chunks, send};
 /// How long one connection is kept; a short one, since an answer of one object costs nothing.
 const TIMEOUT: Duration = Duration::from_secs(240);
 
-pub(super) async fn follow(client: &Client, namespace: &str, name: &str, candidates: &watch::Sender<Candidate>) {
+pub(super) async fn follow(client: &Client, namespace: &str, name: &str, candidates: &Candidates<'_>) {
     let mut pace = Pace::default();
     loop {
         let opened = Instant::now();
@@ -43,7 +42,7 @@ async fn watch_once(
     client: &Client,
     namespace: &str,
     name: &str,
-    candidates: &watch::Sender<Candidate>,
+    candidates: &Candidates<'_>,
 ) -> Result<(), RequestError> {
     let uri = format!(
         "/api/v1/namespaces/{namespace}/configmaps?watch=true&allowWatchBookmarks=true&timeoutSeconds={}\
@@ -63,7 +62,7 @@ async fn watch_once(
             match event.kind {
                 EventKind::Added | EventKind::Modified => take(namespace, name, event.object, candidates),
                 EventKind::Deleted => {
-                    offer(candidates, Candidate::Unreadable(format!("the ConfigMap {namespace}/{name} was deleted")))
+                    candidates.offer(Candidate::Unreadable(format!("the ConfigMap {namespace}/{name} was deleted")))
                 }
                 EventKind::Error => return Err(RequestError::Expired),
                 EventKind::Bookmark | EventKind::Unknown(_) => {}
@@ -73,7 +72,7 @@ async fn watch_once(
     Ok(())
 }
 
-fn take(namespace: &str, name: &str, object: &str, candidates: &watch::Sender<Candidate>) {
+fn take(namespace: &str, name: &str, object: &str, candidates: &Candidates<'_>) {
     let place = format!("ConfigMap {namespace}/{name}, key {AGENT_CONFIG_KEY}");
     let candidate = match serde_json::from_str::<ConfigMap>(object) {
         Ok(map) => match map.data.as_ref().and_then(|data| data.get(AGENT_CONFIG_KEY)) {
@@ -82,5 +81,5 @@ fn take(namespace: &str, name: &str, object: &str, candidates: &watch::Sender<Ca
         },
         Err(error) => Candidate::Unreadable(format!("{place}: {error}")),
     };
-    offer(candidates, candidate);
+    candidates.offer(candidate);
 }

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use kube::Client;
 use meshsync_crds::agent_config::AgentConfig;
+use meshsync_crds::narrowing::Narrowing;
 use tokio::sync::watch;
 
 /// Where to read the configuration.
@@ -41,15 +42,25 @@ pub enum Candidate {
     Unreadable(String),
 }
 
-/// Follows `source` into `candidates`, for ever.
-pub async fn follow(source: ConfigSource, client: Client, candidates: watch::Sender<Candidate>) {
+/// Where candidates go.
+struct Candidates<'a> {
+    sender: watch::Sender<Candidate>,
+    narrowing: &'a Narrowing,
+}
+
+/// Follows `source` into `candidates`, for ever; each configuration is narrowed first.
+pub async fn follow(source: ConfigSource, narrowing: Narrowing, client: Client, candidates: watch::Sender<Candidate>) {
+    if !narrowing.is_nothing() {
+        tracing::info!("the command line narrows every configuration: {narrowing}");
+    }
+    let candidates = Candidates { sender: candidates, narrowing: &narrowing };
     match source {
         ConfigSource::ConfigMap { namespace, name } => {
             config_map::follow(&client, &namespace, &name, &candidates).await
         }
         ConfigSource::File(path) => file::follow(&path, &candidates).await,
         ConfigSource::Fixed(config) => {
-            offer(&candidates, Candidate::Read(Arc::new(*config)));
+            candidates.offer(Candidate::Read(Arc::new(*config)));
             std::future::pending().await
         }
     }
@@ -59,11 +70,16 @@ pub async fn follow(source: ConfigSource, client: Client, candidates: watch::Sen
 ///
 /// # Errors
 /// Why it cannot be read `within` that time.
-pub async fn read_once(source: ConfigSource, client: Client, within: Duration) -> Result<Arc<AgentConfig>, String> {
+pub async fn read_once(
+    source: ConfigSource,
+    narrowing: &Narrowing,
+    client: Client,
+    within: Duration,
+) -> Result<Arc<AgentConfig>, String> {
     let (candidates, mut read) = watch::channel(Candidate::Awaited);
     let place = format!("{source:?}");
     let came = tokio::select! {
-        () = follow(source, client, candidates) => None,
+        () = follow(source, narrowing.clone(), client, candidates) => None,
         came = tokio::time::timeout(within, read.wait_for(|candidate| *candidate != Candidate::Awaited)) => {
             came.ok().and_then(Result::ok).map(|candidate| candidate.clone())
         }
@@ -77,18 +93,24 @@ pub async fn read_once(source: ConfigSource, client: Client, within: Duration) -
     }
 }
 
-/// Passes on what is new.
-fn offer(candidates: &watch::Sender<Candidate>, candidate: Candidate) {
-    candidates.send_if_modified(|current| {
-        let is_new = *current != candidate;
-        if is_new {
-            if let Candidate::Unreadable(message) = &candidate {
-                tracing::error!("{message}; the last good configuration stays in force");
+impl Candidates<'_> {
+    /// Passes on what is new.
+    fn offer(&self, candidate: Candidate) {
+        let candidate = match candidate {
+            Candidate::Read(config) => Candidate::Read(Arc::new(self.narrowing.config(Arc::unwrap_or_clone(config)))),
+            other => other,
+        };
+        self.sender.send_if_modified(|current| {
+            let is_new = *current != candidate;
+            if is_new {
+                if let Candidate::Unreadable(message) = &candidate {
+                    tracing::error!("{message}; the last good configuration stays in force");
+                }
+                *current = candidate;
             }
-            *current = candidate;
-        }
-        is_new
-    });
+            is_new
+        });
+    }
 }
 
 /// Reads a document that was found at `place`.
@@ -96,5 +118,45 @@ fn read(place: &str, text: &str) -> Candidate {
     match AgentConfig::parse(text) {
         Ok(config) => Candidate::Read(Arc::new(config)),
         Err(error) => Candidate::Unreadable(format!("{place}: {error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use meshsync_crds::agent_config::SecretPolicy;
+
+    use super::*;
+
+    #[allow(clippy::disallowed_methods, reason = "nothing is asked")]
+    #[tokio::test]
+    async fn each_state_of_a_file_is_narrowed() {
+        let path = std::env::temp_dir().join(format!("meshsync-narrowed-{}", std::process::id()));
+        let text = |namespace: &str| {
+            let lists = "blacklist: [], whitelist: [], metadataOnly: []";
+            format!(
+                "publish: {{secrets: publish}}\n\
+                 informer_config: {{{lists}, namespaces: {{exclude: [{namespace}]}}}}\n"
+            )
+        };
+        let namespaces = vec!["a".to_owned(), "b".to_owned()];
+        let narrowing = Narrowing { namespaces, redact: true, ..Narrowing::default() };
+        let (service, _unasked) =
+            tower_test::mock::pair::<http::Request<kube::client::Body>, http::Response<kube::client::Body>>();
+        let client = Client::new(service, "default");
+        let (sender, mut candidates) = watch::channel(Candidate::Awaited);
+        std::fs::write(&path, text("a")).unwrap();
+        let task = tokio::spawn(follow(ConfigSource::File(path.clone()), narrowing, client, sender));
+        for (excluded, left) in [("a", "b"), ("b", "a")] {
+            std::fs::write(&path, text(excluded)).unwrap();
+            let is_left = |candidate: &Candidate| match candidate {
+                Candidate::Read(config) => config.informer_config.namespaces.include == [left],
+                _ => false,
+            };
+            let found = tokio::time::timeout(Duration::from_secs(20), candidates.wait_for(is_left)).await;
+            let Candidate::Read(config) = found.unwrap().unwrap().clone() else { unreachable!() };
+            assert_eq!(config.publish.secrets, SecretPolicy::Redact);
+        }
+        task.abort();
+        std::fs::remove_file(path).unwrap();
     }
 }

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use kube::Client;
 use meshsync_crds::agent_config::AgentConfig;
 use meshsync_crds::discovery::ServedType;
-use meshsync_crds::selection::{Selection, select};
+use meshsync_crds::narrowing::Narrowing;
+use meshsync_crds::selection::Selection;
 use meshsync_runtime::discovery::{Discovered, FailedGroup, Poller};
 use meshsync_runtime::readiness::Gate;
 use tokio::sync::{Notify, watch};
@@ -46,6 +47,8 @@ pub struct PlannerDeps {
     pub fleet: Fleet,
     /// Configurations as they come.
     pub candidates: watch::Receiver<Candidate>,
+    /// What the command line takes away from each.
+    pub narrowing: Narrowing,
     /// Where to tell what is in force.
     pub in_force: watch::Sender<InForce>,
     /// Counts configurations: refused types are tried again with each.
@@ -157,7 +160,7 @@ impl Planner {
         };
         let newest = match candidate {
             Candidate::Awaited => return,
-            Candidate::Read(config) => judge(&config, &discovered.types).map(|selection| (config, selection)),
+            Candidate::Read(config) => self.judge(&config, &discovered.types).map(|selection| (config, selection)),
             Candidate::Unreadable(message) => Err((String::new(), message)),
         };
         let (config, selection) = match newest {
@@ -168,7 +171,7 @@ impl Planner {
                 }
                 now.rejected = Some(rejected);
                 // Types may have come or gone: the last good configuration still has to be held against them.
-                match now.config.clone().map(|config| (select(&config.informer_config, &discovered.types), config)) {
+                match now.config.clone().map(|config| (self.select(&config, &discovered.types), config)) {
                     Some((selection, config)) => (config, selection),
                     None => {
                         let reason = now.rejected.as_ref().map(|(_, message)| message.clone()).unwrap_or_default();
@@ -187,6 +190,19 @@ impl Planner {
         self.deps.in_force.send_replace(now);
     }
 
+    fn select(&self, config: &AgentConfig, served: &[ServedType]) -> Selection {
+        self.deps.narrowing.select(&config.informer_config, served)
+    }
+
+    /// The selection of a configuration that may be put in force, else its revision and what is wrong with it.
+    fn judge(&self, config: &AgentConfig, served: &[ServedType]) -> Result<Selection, (String, String)> {
+        let selection = self.select(config, served);
+        match selection.rejection() {
+            None => Ok(selection),
+            Some(rejection) => Err((config.revision.clone(), rejection.message)),
+        }
+    }
+
     /// Makes the fleet follow; gives what it follows now.
     async fn follow(&mut self, config: &AgentConfig, selection: Selection) -> Arc<Vec<WatchSpec>> {
         let plan: Vec<WatchSpec> =
@@ -203,15 +219,6 @@ impl Planner {
             );
         }
         Arc::new(plan)
-    }
-}
-
-/// The selection of a configuration that may be put in force, else its revision and what is wrong with it.
-fn judge(config: &AgentConfig, served: &[ServedType]) -> Result<Selection, (String, String)> {
-    let selection = select(&config.informer_config, served);
-    match selection.rejection() {
-        None => Ok(selection),
-        Some(rejection) => Err((config.revision.clone(), rejection.message)),
     }
 }
 
