@@ -164,7 +164,12 @@ fn note(state: &watch::Sender<Connection>, trouble: &Trouble, event: &Event) {
             });
             tracing::info!("connected to the broker");
         }
-        Event::Disconnected | Event::Closed => {
+        // Asked for: nobody uses it any more.
+        Event::Closed => {
+            state.send_modify(|connection| connection.up = false);
+            tracing::debug!("the connection to the broker is closed");
+        }
+        Event::Disconnected => {
             state.send_modify(|connection| connection.up = false);
             tracing::warn!("the connection to the broker is lost; trying again for as long as it takes");
         }
