@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{Api, Client};
+use meshsync_crds::agent_config::{AgentConfig, SecretPolicy};
 use meshsync_crds::names::CLUSTER_ID_NAMESPACE;
 use meshsync_crds::narrowing::Narrowing;
 use meshsync_runtime::probes::{self, bind, serve};
@@ -22,7 +23,7 @@ use crate::admin::{self, Admin};
 use crate::cli::BUILD;
 use crate::config::{self, Candidate, ConfigSource};
 use crate::discover::{InForce, Planner, PlannerDeps};
-use crate::dump;
+use crate::dump::{self, NewFile};
 use crate::metrics::AgentCollector;
 use crate::publish::broker::{self, Broker, BrokerConfig};
 use crate::publish::delivery::DeliveryBoard;
@@ -102,7 +103,11 @@ pub async fn run(settings: Settings, client: Client, shutdown: Shutdown) -> anyh
     let debug_listener = bind(settings.debug_address, "snapshot and debug pages").await?;
     let broker = match &settings.output {
         Output::Broker(config) => Some(broker::connect(config).await?),
-        Output::File(_) => None,
+        Output::File(path) => {
+            // Nobody should learn of a typing error in a path when everything has been gathered.
+            NewFile::check(path).with_context(|| format!("cannot write to {}; check --outputFile", path.display()))?;
+            None
+        }
     };
     let (in_force, in_force_rx) = watch::channel(InForce::default());
     let house = House {
@@ -152,7 +157,9 @@ pub async fn run(settings: Settings, client: Client, shutdown: Shutdown) -> anyh
     }
     let ended = tasks.run(GRACE).await;
     if let Output::File(path) = &settings.output {
-        let objects = dump::write_yaml_file(&house.store, path)
+        let publishes = |config: &Arc<AgentConfig>| config.publish.secrets == SecretPolicy::Publish;
+        let is_private = house.in_force.borrow().config.as_ref().is_some_and(publishes);
+        let objects = dump::write_yaml_file(&house.store, path, is_private)
             .with_context(|| format!("cannot write the snapshot to {}", path.display()))?;
         tracing::info!(objects, file = %path.display(), "snapshot written");
     }

@@ -1,7 +1,10 @@
 //! The snapshot as a file.
 
-use std::fs::File;
-use std::io::{self, BufWriter, Write};
+mod new_file;
+
+pub use new_file::NewFile;
+
+use std::io::{self, Write};
 use std::path::Path;
 
 use crate::snapshot::Store;
@@ -44,10 +47,13 @@ pub fn write_yaml(store: &Store, out: &mut impl Write) -> io::Result<usize> {
     Ok(count)
 }
 
-/// Writes the file at `path` anew, as YAML.
+/// Writes the file at `path` anew, as YAML; `is_private` if nobody else may read it.
 ///
 /// # Errors
-/// What the operating system says.
-pub fn write_yaml_file(store: &Store, path: &Path) -> io::Result<usize> {
-    write_yaml(store, &mut BufWriter::new(File::create(path)?))
+/// What the operating system says; the old file is there then, if there was one.
+pub fn write_yaml_file(store: &Store, path: &Path, is_private: bool) -> io::Result<usize> {
+    let mut file = NewFile::create(path, is_private)?;
+    let count = write_yaml(store, &mut file)?;
+    file.finish()?;
+    Ok(count)
 }
