@@ -82,6 +82,8 @@ pub struct Found {
     pub objects: usize,
     /// Those that differ.
     pub differences: BTreeSet<Difference>,
+    /// The namespaces that were compared, where it is forbidden to list all.
+    pub only: Option<Vec<String>>,
 }
 
 /// Compares one type.
@@ -90,18 +92,22 @@ pub struct Found {
 /// When one of the sides cannot be read.
 pub async fn compare(client: &Client, spec: &WatchSpec, state: State<'_>) -> Result<Found, VerifyError> {
     let served = &spec.selected.served;
-    let stored = stored(state, &TypeKey::from(served), Some(&served.api_version())).await?;
+    let mut stored = stored(state, &TypeKey::from(served), Some(&served.api_version())).await?;
     let mut existing = Side::new();
     let mut listing = Listing::new(client, spec);
     while let Some(page) = listing.next_page().await? {
         existing.extend(page.into_iter().map(|object| (object.name, (object.uid, object.hash))));
+    }
+    let only = listing.only().map(<[String]>::to_vec);
+    if let Some(only) = &only {
+        keep_in(only, &mut stored);
     }
     let differences = if digest(&existing) == digest(&stored) {
         BTreeSet::new()
     } else {
         differences(&served.name(), &existing, &stored)
     };
-    Ok(Found { objects: existing.len(), differences })
+    Ok(Found { objects: existing.len(), differences, only })
 }
 
 /// Objects in the stream whose types are none of `watched`.
@@ -139,6 +145,11 @@ async fn stored(state: State<'_>, key: &TypeKey, api_version: Option<&str>) -> R
     Ok(side)
 }
 
+/// Leaves out what is in other namespaces than `only`: nothing can be said of it.
+fn keep_in(only: &[String], side: &mut Side) {
+    side.retain(|name, _| name.namespace().is_some_and(|namespace| only.iter().any(|one| one == namespace)));
+}
+
 fn digest(side: &Side) -> Digest {
     side.iter().fold(Digest::default(), |digest, (name, (uid, hash))| digest.with(uid, name, *hash))
 }
@@ -161,6 +172,15 @@ mod tests {
 
     fn side(objects: &[(&str, &str, u64)]) -> Side {
         objects.iter().map(|(name, uid, hash)| (ObjectName::new(Some("ns"), name), (Uid::new(uid), *hash))).collect()
+    }
+
+    #[test]
+    fn of_other_namespaces_nothing_is_said() {
+        let mut stored = side(&[("a", "u1", 1)]);
+        stored.insert(ObjectName::new(Some("other"), "a"), (Uid::new("u2"), 2));
+        stored.insert(ObjectName::new(None, "a"), (Uid::new("u3"), 3));
+        keep_in(&["ns".to_owned(), "empty".to_owned()], &mut stored);
+        assert_eq!(stored, side(&[("a", "u1", 1)]));
     }
 
     #[test]

@@ -67,11 +67,18 @@ impl ServedType {
     /// Path of the collection across all namespaces, e.g. `/apis/apps/v1/deployments`.
     #[must_use]
     pub fn collection_path(&self) -> String {
-        if self.group.is_empty() {
-            format!("/api/{}/{}", self.version, self.plural)
-        } else {
-            format!("/apis/{}/{}/{}", self.group, self.version, self.plural)
-        }
+        format!("{}/{}", self.version_path(), self.plural)
+    }
+
+    /// Path of the collection in one namespace, e.g. `/apis/apps/v1/namespaces/shop/deployments`.
+    #[must_use]
+    pub fn collection_path_in(&self, namespace: &str) -> String {
+        format!("{}/namespaces/{namespace}/{}", self.version_path(), self.plural)
+    }
+
+    fn version_path(&self) -> String {
+        let root = if self.group.is_empty() { "/api" } else { "/apis" };
+        format!("{root}/{}", self.api_version())
     }
 }
 

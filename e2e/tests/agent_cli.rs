@@ -180,7 +180,7 @@ fn wrong_input_ends_with_one_line_that_says_what_to_do() -> Result<()> {
     std::fs::write(&unreachable, kubeconfig("https://127.0.0.1:1"))?;
     let path = |path: &Path| path.to_str().unwrap_or_default().to_owned();
     let (garbage, nowhere, unreachable) = (path(&garbage), path(&nowhere), path(&unreachable));
-    let cases: [(&[&str], i32, &[&str]); 11] = [
+    let cases: [(&[&str], i32, &[&str]); 15] = [
         (&["run", "--broker-url", "nats://b", "--kubeconfig", &garbage], 1, &[&garbage, "--kubeconfig"]),
         (&["run", "--broker-url", "nats://b", "--kubeconfig", &nowhere], 1, &[&nowhere, "--kubeconfig"]),
         (&["run", "--broker-url", "nats://b"], 1, &["found no cluster", "--kubeconfig"]),
@@ -196,6 +196,14 @@ fn wrong_input_ends_with_one_line_that_says_what_to_do() -> Result<()> {
         (&["run", "--stopAfter", "soon"], 2, &["--stopAfter", "soon"]),
         (&["snapshot", "--kubeconfig", &unreachable], 1, &["127.0.0.1:1"]),
         (&["snapshot", "--kubeconfig", &unreachable, "-o", "/no/such/dir/file"], 1, &["/no/such/dir/file", "--output"]),
+        (&["snapshot", "--kubeconfig", &unreachable, "-o", "yaml"], 2, &["--format yaml", "./yaml"]),
+        (&["snapshot", "--kubeconfig", &unreachable, "-n", "../x"], 2, &["--namespace", "../x"]),
+        (
+            &["run", "--kubeconfig", &unreachable, "-output", "file", "-outputFile=/no/such/dir/file"],
+            1,
+            &["/no/such/dir/file", "--outputFile"],
+        ),
+        (&["verify", "--kubeconfig", &unreachable, "--settle", "0"], 1, &["127.0.0.1:1"]),
     ];
     for (arguments, code, said) in cases {
         let output = agent()?.args(arguments).output()?;

@@ -48,6 +48,9 @@ Examples:
   # One snapshot to a file; nothing is installed, no broker is needed
   meshsync-agent snapshot --kubeconfig ~/.kube/config -o cluster.ndjson
 
+  # The same with rights in one namespace only; without -n, that of the kubeconfig's context is read
+  meshsync-agent snapshot -n shop -o shop.ndjson
+
   # Follow what is published
   meshsync-agent tail --broker-url nats://localhost:4222 --type deployments
 
@@ -56,7 +59,7 @@ Examples:
 
 Exit codes:
   0 done, or stopped by a signal or --stopAfter; 1 an error, or (verify) something differs; 2 wrong arguments;
-  3 (snapshot) types are missing";
+  3 (snapshot, verify) not all could be read: types, or namespaces, are missing";
 
 #[derive(Debug, Subcommand)]
 enum Command {

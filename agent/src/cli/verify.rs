@@ -28,6 +28,8 @@ use crate::watch::WatchSpec;
 const CONFIG_WITHIN: Duration = Duration::from_secs(10);
 /// Exit code when something differs.
 const DIFFERS: i32 = 1;
+/// Exit code when nothing differs of what could be read, which is not all.
+const INCOMPLETE: i32 = 3;
 
 /// What to compare.
 #[derive(Args, Debug)]
@@ -56,7 +58,7 @@ enum Format {
 }
 
 impl VerifyArgs {
-    /// Compares; ends the process with exit code 1 if anything differs.
+    /// Compares; ends the process with exit code 1 if anything differs, 3 if not all could be compared.
     ///
     /// # Errors
     /// When one of the sides cannot be read.
@@ -79,14 +81,14 @@ impl VerifyArgs {
         let stream = open(&nats, &subjects).await.context("the broker does not hold the cluster's state")?;
         let state = State { stream: &stream, subjects: &subjects };
 
-        let (objects, mut differences) = look(&client, &plan, state).await?;
+        let Look { objects, mut differences, only } = look(&client, &plan, state).await?;
         differences.extend(strangers(state, &plan).await?);
         if !differences.is_empty() && self.settle > 0 {
             tokio::time::sleep(Duration::from_secs(self.settle)).await;
             let types: BTreeSet<&str> = differences.iter().map(|difference| difference.r#type.as_str()).collect();
             let again: Vec<WatchSpec> =
                 plan.iter().filter(|spec| types.contains(spec.selected.served.name().as_str())).cloned().collect();
-            let mut still = look(&client, &again, state).await?.1;
+            let mut still = look(&client, &again, state).await?.differences;
             still.retain(|difference| differences.contains(difference));
             // Types that are not watched were not looked at again: nobody changes them.
             let unwatched =
@@ -95,8 +97,22 @@ impl VerifyArgs {
             differences = still;
         }
         self.report(plan.len(), objects, &differences)?;
+        // What the configuration leaves out anyway is not missing.
+        let is_partial = config.informer_config.namespaces.include.is_empty() && !only.is_empty();
+        if is_partial {
+            let types: Vec<&str> = only.iter().map(String::as_str).collect();
+            let _ = writeln!(
+                io::stderr().lock(),
+                "compared in namespace {} only, since listing all namespaces is forbidden: {}",
+                client.default_namespace(),
+                types.join(", ")
+            );
+        }
         if !differences.is_empty() {
             std::process::exit(DIFFERS);
+        }
+        if is_partial {
+            std::process::exit(INCOMPLETE);
         }
         Ok(())
     }
@@ -122,21 +138,31 @@ impl VerifyArgs {
     }
 }
 
-/// Compares all types of `plan`; gives the number of objects and what differs.
-async fn look(client: &Client, plan: &[WatchSpec], state: State<'_>) -> anyhow::Result<(usize, BTreeSet<Difference>)> {
+/// What was found about all types.
+#[derive(Default)]
+struct Look {
+    objects: usize,
+    differences: BTreeSet<Difference>,
+    /// Types that were not compared in all namespaces.
+    only: BTreeSet<String>,
+}
+
+/// Compares all types of `plan`.
+async fn look(client: &Client, plan: &[WatchSpec], state: State<'_>) -> anyhow::Result<Look> {
     let bar = progress(plan.len());
-    let (mut objects, mut differences) = (0, BTreeSet::new());
+    let mut all = Look::default();
     for spec in plan {
         let name = spec.selected.served.name();
         bar.set_message(name.clone());
         let found = compare(client, spec, state).await;
-        let Found { objects: count, differences: of_type } = found.with_context(|| format!("cannot compare {name}"))?;
-        objects += count;
-        differences.extend(of_type);
+        let Found { objects, differences, only } = found.with_context(|| format!("cannot compare {name}"))?;
+        all.objects += objects;
+        all.differences.extend(differences);
+        all.only.extend(only.map(|_| name));
         bar.inc(1);
     }
     bar.finish_and_clear();
-    Ok((objects, differences))
+    Ok(all)
 }
 
 async fn cluster_id(client: &Client, config: &Arc<AgentConfig>) -> anyhow::Result<String> {
@@ -144,6 +170,11 @@ async fn cluster_id(client: &Client, config: &Arc<AgentConfig>) -> anyhow::Resul
         return Ok(id.clone());
     }
     let namespace = Api::<Namespace>::all(client.clone()).get(CLUSTER_ID_NAMESPACE).await;
-    let namespace = namespace.with_context(|| format!("cannot read the namespace {CLUSTER_ID_NAMESPACE}"))?;
+    let namespace = namespace.with_context(|| {
+        format!(
+            "cannot read the namespace {CLUSTER_ID_NAMESPACE}, whose uid is the cluster's id; an account without that right \
+             needs a configuration that tells it: `clusterId`, with --config or --config-map"
+        )
+    })?;
     namespace.metadata.uid.with_context(|| format!("the namespace {CLUSTER_ID_NAMESPACE} has no uid"))
 }

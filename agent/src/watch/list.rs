@@ -7,9 +7,8 @@ use kube::Client;
 use meshsync_crds::agent_config::SnapshotMode;
 
 use super::request::{ListQuery, RequestError, Source, chunks, send};
-use super::spec::WatchSpec;
 use super::type_loop::Sink;
-use crate::object::{ListBody, Outline, Prepared, ResourceVersion, TypeContext, prepare_outline};
+use crate::object::{ListBody, Outline, ResourceVersion};
 
 /// Bounds of a page, in objects.
 const LIMITS: std::ops::RangeInclusive<usize> = 10..=1000;
@@ -64,7 +63,7 @@ impl PageSize {
 }
 
 /// A paged list under way: one consistent state of a collection, page by page.
-struct Pages<'c> {
+pub(super) struct Pages<'c> {
     client: &'c Client,
     source: Source,
     size: PageSize,
@@ -75,13 +74,13 @@ struct Pages<'c> {
 }
 
 impl<'c> Pages<'c> {
-    fn new(client: &'c Client, source: Source, size: PageSize) -> Self {
+    pub(super) fn new(client: &'c Client, source: Source, size: PageSize) -> Self {
         Self { client, source, size, limit: size.first, token: Some(String::new()), body: ListBody::default() }
     }
 
     /// Reads the next page, and gives each object to `take` as it arrives; none after the last page. What was taken before an
     /// error was read whole.
-    async fn read(&mut self, mut take: impl FnMut(&Outline<'_>)) -> Result<Option<Page>, RequestError> {
+    pub(super) async fn read(&mut self, mut take: impl FnMut(&Outline<'_>)) -> Result<Option<Page>, RequestError> {
         let Some(token) = self.token.take() else { return Ok(None) };
         let request = self.source.list_request(&ListQuery { limit: self.limit, token: &token })?;
         self.body.clear();
@@ -107,7 +106,7 @@ impl<'c> Pages<'c> {
 }
 
 /// What is left of a page when its objects were taken.
-struct Page {
+pub(super) struct Page {
     /// Version of the collection.
     version: ResourceVersion,
     /// Bytes of the response.
@@ -155,6 +154,18 @@ async fn read_all(
     if accept_older {
         relist.accept_older();
     }
+    let version = read_pages(client, source, sink, size).await?;
+    sink.queue.delete(sink.type_id, relist.finish());
+    Ok(version)
+}
+
+/// Reads the collection into `sink`, which loses nothing by it; gives the version of the collection.
+pub(super) async fn read_pages(
+    client: &Client,
+    source: Source,
+    sink: &Sink,
+    size: PageSize,
+) -> Result<ResourceVersion, RequestError> {
     let mut pages = Pages::new(client, source, size);
     let mut version = None;
     while let Some(page) = pages.read(|object| sink.take_in(object)).await? {
@@ -163,41 +174,7 @@ async fn read_all(
         sink.board.update(&sink.name, |report| report.bytes += page.bytes as u64);
         sink.make_room().await;
     }
-    sink.queue.delete(sink.type_id, relist.finish());
     Ok(version.unwrap_or_default())
-}
-
-/// A list whose objects are not kept.
-pub struct Listing<'a> {
-    spec: &'a WatchSpec,
-    context: TypeContext,
-    pages: Pages<'a>,
-}
-
-impl<'a> Listing<'a> {
-    /// Of all objects that `spec` wants.
-    #[must_use]
-    pub fn new(client: &'a Client, spec: &'a WatchSpec) -> Self {
-        Self { spec, context: spec.context(), pages: Pages::new(client, Source::of(spec), PageSize::small(spec.mode)) }
-    }
-
-    /// The objects of the next page, which may be none; `None` after the last page.
-    ///
-    /// # Errors
-    /// Why it could not be read.
-    pub async fn next_page(&mut self) -> Result<Option<Vec<Prepared>>, RequestError> {
-        let Self { spec, context, pages } = self;
-        let mut objects = Vec::new();
-        let take = |item: &Outline<'_>| match prepare_outline(item, context) {
-            Ok(prepared) if spec.wants(&prepared.name) => objects.push(prepared),
-            Ok(_) => {}
-            Err(error) => {
-                let name = spec.selected.served.name();
-                tracing::warn!(r#type = name, %error, "passed over something unreadable");
-            }
-        };
-        Ok(pages.read(take).await?.map(|_| objects))
-    }
 }
 
 #[cfg(test)]

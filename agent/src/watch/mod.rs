@@ -8,6 +8,7 @@ mod board;
 mod fleet;
 mod initial;
 mod list;
+mod once;
 pub(crate) mod pace;
 pub(crate) mod request;
 mod spec;
@@ -18,7 +19,6 @@ mod type_loop;
 
 pub use board::{Board, Phase, TypeReport};
 pub use fleet::{Applied, Fleet, FleetDeps};
-pub use list::Listing;
+pub use once::{Listing, Reach, list_once};
 pub use request::{RequestError, Source};
 pub use spec::WatchSpec;
-pub use type_loop::list_once;

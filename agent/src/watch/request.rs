@@ -66,6 +66,11 @@ pub enum RequestError {
 }
 
 impl RequestError {
+    /// Whether the account lacks the right; a credential that is not accepted at all is another matter.
+    pub(crate) const fn is_forbidden(&self) -> bool {
+        matches!(self, Self::Refused { status: 403, .. })
+    }
+
     pub(crate) fn transient(error: &dyn std::error::Error) -> Self {
         Self::Transient { message: chain(error), retry_after: None }
     }
@@ -96,6 +101,12 @@ impl Source {
     /// The collection that `spec` names, across all namespaces.
     pub(super) fn of(spec: &WatchSpec) -> Self {
         Self { path: spec.selected.served.collection_path(), metadata_only: spec.selected.metadata_only }
+    }
+
+    /// The part of it that is in one namespace, which may be read where the whole may not.
+    pub(super) fn in_namespace(spec: &WatchSpec, namespace: &str) -> Self {
+        let path = spec.selected.served.collection_path_in(namespace);
+        Self { path, metadata_only: spec.selected.metadata_only }
     }
 
     pub(super) fn list_request(&self, query: &ListQuery<'_>) -> Result<Request<Vec<u8>>, RequestError> {

@@ -19,7 +19,7 @@ use super::spec::WatchSpec;
 use super::stream::Watch;
 use crate::object::{ObjectError, Outline, Prepared, ResourceVersion, TypeContext, WatchEvent, prepare_outline};
 use crate::publish::queue::Queue;
-use crate::snapshot::{Store, Table, TypeId};
+use crate::snapshot::{Table, TypeId};
 use crate::stream::{Position, Progress, TypeKey};
 
 /// Shortest time between two openings of one watch: a server that ends each at once must not be asked thousands of
@@ -142,21 +142,6 @@ impl From<ObjectError> for RequestError {
     fn from(error: ObjectError) -> Self {
         Self::transient(&error)
     }
-}
-
-/// Lists one type into `store`, once.
-///
-/// # Errors
-/// Why the list could not be completed; what was read until then is in the store.
-pub async fn list_once(
-    client: &Client,
-    spec: &WatchSpec,
-    store: &Store,
-    queue: &Arc<Queue>,
-    board: &Arc<Board>,
-) -> Result<(), RequestError> {
-    let sink = Sink::new(spec, store.open(&spec.selected.served), Arc::clone(queue), Arc::clone(board));
-    list(client, Source::of(spec), &sink, PageSize::of(spec.mode), None).await.map(drop)
 }
 
 /// Places that a list takes. Where only hashes are kept, what lists bring is a good part of all memory: fewer run at a time.

@@ -1,0 +1,148 @@
+//! One list of one type, for those who do not watch, in as much of the cluster as may be read.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use kube::Client;
+
+use super::board::Board;
+use super::list::{PageSize, Pages, list, read_pages};
+use super::request::{RequestError, Source};
+use super::spec::WatchSpec;
+use super::type_loop::Sink;
+use crate::object::{Outline, Prepared, TypeContext, prepare_outline};
+use crate::publish::queue::Queue;
+use crate::snapshot::Store;
+
+/// How far a list came.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Reach {
+    /// The one namespace that was read, where all were wanted and are not to be read.
+    pub only: Option<String>,
+    /// Namespaces that were wanted by name and could not be read.
+    pub unread: Vec<(String, RequestError)>,
+}
+
+/// Lists one type into `store`, once: in the namespaces that `spec` names, else everywhere. Where that is forbidden, it is
+/// listed in the client's own namespace, as `kubectl get` would.
+///
+/// # Errors
+/// Why nothing, or in a single list not all, could be read; what was read until then is in the store.
+pub async fn list_once(
+    client: &Client,
+    spec: &WatchSpec,
+    store: &Store,
+    queue: &Arc<Queue>,
+    board: &Arc<Board>,
+) -> Result<Reach, RequestError> {
+    let sink = Sink::new(spec, store.open(&spec.selected.served), Arc::clone(queue), Arc::clone(board));
+    let size = PageSize::of(spec.mode);
+    let named = &spec.namespaces.include;
+    if spec.selected.served.namespaced && !named.is_empty() {
+        return list_in(client, spec, &sink, size).await;
+    }
+    match list(client, Source::of(spec), &sink, size, None).await {
+        Err(everywhere) if everywhere.is_forbidden() && spec.selected.served.namespaced => {
+            let own = client.default_namespace();
+            match read_pages(client, Source::in_namespace(spec, own), &sink, size).await {
+                Ok(_) => Ok(Reach { only: Some(own.to_owned()), unread: Vec::new() }),
+                Err(_) => Err(everywhere),
+            }
+        }
+        other => other.map(|_| Reach::default()),
+    }
+}
+
+/// Lists in each namespace that `spec` names. One that cannot be read does not keep the others from it.
+async fn list_in(client: &Client, spec: &WatchSpec, sink: &Sink, size: PageSize) -> Result<Reach, RequestError> {
+    let named = spec.namespaces.include.iter().filter(|namespace| spec.namespaces.allows(namespace));
+    let (mut read, mut unread) = (0, Vec::new());
+    for namespace in named {
+        match read_pages(client, Source::in_namespace(spec, namespace), sink, size).await {
+            Ok(_) => read += 1,
+            Err(error) => unread.push((namespace.clone(), error)),
+        }
+    }
+    match unread.pop() {
+        Some((_, error)) if read == 0 => Err(error),
+        last => {
+            unread.extend(last);
+            Ok(Reach { only: None, unread })
+        }
+    }
+}
+
+/// A list whose objects are not kept.
+pub struct Listing<'a> {
+    client: &'a Client,
+    spec: &'a WatchSpec,
+    context: TypeContext,
+    pages: Pages<'a>,
+    /// What follows after these pages.
+    sources: VecDeque<Source>,
+    only: Option<Vec<String>>,
+}
+
+impl<'a> Listing<'a> {
+    /// Of all objects that `spec` wants; where it is forbidden to list everywhere, of those in the namespaces that it names,
+    /// or in the client's own.
+    #[must_use]
+    pub fn new(client: &'a Client, spec: &'a WatchSpec) -> Self {
+        let pages = Pages::new(client, Source::of(spec), PageSize::small(spec.mode));
+        Self { client, spec, context: spec.context(), pages, sources: VecDeque::new(), only: None }
+    }
+
+    /// The objects of the next page, which may be none; `None` after the last page.
+    ///
+    /// # Errors
+    /// Why it could not be read.
+    pub async fn next_page(&mut self) -> Result<Option<Vec<Prepared>>, RequestError> {
+        loop {
+            let read = self.read_page().await;
+            match read {
+                Ok(Some(objects)) => return Ok(Some(objects)),
+                Err(error) if !(error.is_forbidden() && self.narrow()) => return Err(error),
+                Ok(None) | Err(_) => {}
+            }
+            let Some(source) = self.sources.pop_front() else { return Ok(None) };
+            self.pages = Pages::new(self.client, source, PageSize::small(self.spec.mode));
+        }
+    }
+
+    /// The namespaces that are listed, where it is forbidden to list everywhere.
+    #[must_use]
+    pub fn only(&self) -> Option<&[String]> {
+        self.only.as_deref()
+    }
+
+    async fn read_page(&mut self) -> Result<Option<Vec<Prepared>>, RequestError> {
+        let Self { spec, context, pages, .. } = self;
+        let mut objects = Vec::new();
+        let take = |item: &Outline<'_>| match prepare_outline(item, context) {
+            Ok(prepared) if spec.wants(&prepared.name) => objects.push(prepared),
+            Ok(_) => {}
+            Err(error) => {
+                let name = spec.selected.served.name();
+                tracing::warn!(r#type = name, %error, "passed over something unreadable");
+            }
+        };
+        Ok(pages.read(take).await?.map(|_| objects))
+    }
+
+    /// Goes on namespace by namespace; false if there is no such way, or it is already gone.
+    fn narrow(&mut self) -> bool {
+        if self.only.is_some() || !self.spec.selected.served.namespaced {
+            return false;
+        }
+        let selection = &self.spec.namespaces;
+        let mut namespaces = selection.include.clone();
+        if namespaces.is_empty() {
+            namespaces.push(self.client.default_namespace().to_owned());
+        }
+        namespaces.retain(|namespace| selection.allows(namespace));
+        self.sources = namespaces.iter().map(|namespace| Source::in_namespace(self.spec, namespace)).collect();
+        let may = !namespaces.is_empty();
+        self.only = Some(namespaces);
+        may
+    }
+}
