@@ -2,7 +2,7 @@
 
 use meshsync_crds::agent_config::SecretPolicy;
 use meshsync_crds::discovery::ServedType;
-use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::compact::write_compact;
 use super::error::{ObjectError, utf8};
@@ -14,7 +14,11 @@ use super::text;
 
 /// Changes whenever the same object is prepared into another body than before: what an earlier version stored is then
 /// compared anew.
-pub const PREPARE_REVISION: u32 = 1;
+pub const PREPARE_REVISION: u32 = 2;
+
+/// Seeds of the hashes of members: the same member counts for something else at top level than in `metadata`.
+const TOP_SEED: u64 = 1;
+const METADATA_SEED: u64 = 2;
 
 /// kubectl's copy of the manifest: as large as the object, and with the values of a Secret inside.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
@@ -59,10 +63,11 @@ pub struct Prepared {
     pub resource_version: ResourceVersion,
     /// Whether `metadata.deletionTimestamp` is set.
     pub deleting: bool,
-    /// XXH3 of `body` without the resourceVersion: equal hash, nothing to publish. Not proof against forgery: who can
-    /// write an object can craft two states of it that collide, and hides but his own change.
+    /// Sum of the XXH3 of each member of `body` and of its metadata, without the resourceVersion: equal hash, nothing to
+    /// publish. It does not depend on the order of these members, which differs between a list and a watch. Not proof
+    /// against forgery: whoever can write an object can craft two states of it that collide, and hides only that change.
     pub hash: u64,
-    /// Compact JSON of what may be published, members in the order of the original.
+    /// Compact JSON of what may be published: `apiVersion` and `kind`, then the other members in the order of the original.
     pub body: Vec<u8>,
 }
 
@@ -95,15 +100,14 @@ pub fn prepare_outline(outline: &Outline<'_>, context: &TypeContext) -> Result<P
     let size = size.map(|field| field.key.len() + field.value.len() + 2).sum();
     let mut writer = Writer::new(context, top, size)?;
     writer.object(top, metadata)?;
-    let hash = writer.hash();
-    Ok(Prepared { uid, name, resource_version, deleting, hash, body: writer.out })
+    Ok(Prepared { uid, name, resource_version, deleting, hash: writer.hash, body: writer.out })
 }
 
 struct Writer<'c> {
     context: &'c TypeContext,
     out: Vec<u8>,
-    /// Where the resourceVersion stands in `out`.
-    version_at: std::ops::Range<usize>,
+    /// Sum of the hashes of the members that were written so far.
+    hash: u64,
     /// Set for a Secret whose values must not pass.
     secret: Option<Traces>,
 }
@@ -117,26 +121,22 @@ impl<'c> Writer<'c> {
         };
         let secret =
             if context.redact && (context.is_secret || calls_itself_secret()) { Some(Traces::of(top)?) } else { None };
-        Ok(Self { context, out: Vec::with_capacity(size + 64), version_at: 0..0, secret })
+        Ok(Self { context, out: Vec::with_capacity(size + 64), hash: 0, secret })
     }
 
     fn object(&mut self, top: &[Field<'_>], metadata: &[Field<'_>]) -> Result<(), ObjectError> {
         self.out.push(b'{');
-        for (key, own) in [("apiVersion", &self.context.api_version), ("kind", &self.context.kind)] {
-            if !top.iter().any(|field| field.is(key)) {
-                self.type_member(key, own);
-            }
-        }
-        for field in top {
-            if field.is("apiVersion") {
-                self.type_member("apiVersion", &self.context.api_version);
-            } else if field.is("kind") {
-                self.type_member("kind", &self.context.kind);
-            } else if field.is("metadata") {
+        // First, and always in this order: items of built-in lists lack both, a watch event begins with the kind.
+        self.type_member("apiVersion", &self.context.api_version);
+        self.type_member("kind", &self.context.kind);
+        for field in top.iter().filter(|field| !field.is("apiVersion") && !field.is("kind")) {
+            if field.is("metadata") {
                 self.key(field);
                 self.metadata(metadata)?;
             } else if !self.context.metadata_only {
+                let from = self.out.len();
                 self.other_member(field)?;
+                self.add_to_hash(from, TOP_SEED);
             }
         }
         self.out.push(b'}');
@@ -161,20 +161,16 @@ impl<'c> Writer<'c> {
 
     fn metadata(&mut self, metadata: &[Field<'_>]) -> Result<(), ObjectError> {
         self.out.push(b'{');
-        for field in metadata {
-            if field.is("managedFields") {
-                continue;
-            }
-            if field.is("annotations") {
-                self.key(field);
-                self.annotations(field.value)?;
-                continue;
-            }
+        for field in metadata.iter().filter(|field| !field.is("managedFields")) {
             let from = self.out.len();
             self.key(field);
-            write_compact(field.value, &mut self.out);
-            if field.is("resourceVersion") {
-                self.version_at = from..self.out.len();
+            if field.is("annotations") {
+                self.annotations(field.value)?;
+            } else {
+                write_compact(field.value, &mut self.out);
+            }
+            if !field.is("resourceVersion") {
+                self.add_to_hash(from, METADATA_SEED);
             }
         }
         self.out.push(b'}');
@@ -212,10 +208,12 @@ impl<'c> Writer<'c> {
     }
 
     fn type_member(&mut self, key: &str, value: &str) {
+        let from = self.out.len();
         self.comma();
         text::write_literal(key, &mut self.out);
         self.out.push(b':');
         text::write_literal(value, &mut self.out);
+        self.add_to_hash(from, TOP_SEED);
     }
 
     fn key(&mut self, field: &Field<'_>) {
@@ -230,9 +228,11 @@ impl<'c> Writer<'c> {
         }
     }
 
-    fn hash(&self) -> u64 {
-        let before = self.out.get(..self.version_at.start).unwrap_or_default();
-        let after = self.out.get(self.version_at.end..).unwrap_or_default();
-        xxh3_64_with_seed(after, xxh3_64(before))
+    /// Adds the member that stands in `out` from there on.
+    fn add_to_hash(&mut self, from: usize, seed: u64) {
+        let member = self.out.get(from..).unwrap_or_default();
+        // The comma tells the place of a member, which is none of its content.
+        let member = member.strip_prefix(b",").unwrap_or(member);
+        self.hash = self.hash.wrapping_add(xxh3_64_with_seed(member, seed));
     }
 }

@@ -48,10 +48,40 @@ fn the_hash_tells_content_and_nothing_else() {
     }
 }
 
+/// A list item of a built-in type carries neither kind nor apiVersion, a watch event begins with the kind, a custom resource
+/// has both where the alphabet puts them (kubernetes#98925).
+#[test]
+fn an_object_is_the_same_from_a_list_and_from_a_watch() {
+    let members =
+        [r#""metadata":{"name":"n","uid":"u","labels":{"a":"b"}}"#, r#""spec":{"a":1}"#, r#""status":{"b":2}"#];
+    let [metadata, spec, status] = members;
+    let types = r#""kind":"Pod","apiVersion":"v1""#;
+    let reordered = r#""metadata":{"labels":{"a":"b"},"resourceVersion":"7","uid":"u","name":"n"}"#;
+    let listed = prepare(format!("{{{metadata},{spec},{status}}}").as_bytes(), &pod_context()).unwrap();
+    for raw in [
+        format!("{{{types},{metadata},{spec},{status}}}"),
+        format!(r#"{{"apiVersion":"v1",{metadata},"kind":"Pod",{spec},{status}}}"#),
+        format!(r#"{{"kind":"PartialObjectMetadata","apiVersion":"meta.k8s.io/v1",{metadata},{spec},{status}}}"#),
+    ] {
+        assert_eq!(prepare(raw.as_bytes(), &pod_context()).unwrap(), listed, "{raw}");
+    }
+    let elsewhere = format!("{{{status},{types},{reordered},{spec}}}");
+    assert_eq!(prepare(elsewhere.as_bytes(), &pod_context()).unwrap().hash, listed.hash);
+    // The same words in another place are another object.
+    for (from, to) in
+        [("spec", "status2"), (r#""spec":{"a":1}"#, r#""metadata2":{"a":1}"#), (r#""uid":"u""#, r#""uid":"v""#)]
+    {
+        let other = format!("{{{metadata},{spec},{status}}}").replace(from, to);
+        assert_ne!(prepare(other.as_bytes(), &pod_context()).unwrap().hash, listed.hash, "{other}");
+    }
+    let moved = r#"{"metadata":{"name":"n","uid":"u","labels":{"a":"b"},"spec":{"a":1}},"status":{"b":2}}"#;
+    assert_ne!(prepare(moved.as_bytes(), &pod_context()).unwrap().hash, listed.hash);
+}
+
 #[test]
 fn the_type_that_was_asked_for_is_what_the_object_says() {
     let odd = r#"{"kind":null,"metadata":{"name":"n"},"apiVersion":"v0"}"#;
-    assert_eq!(body(odd, &pod_context()), r#"{"kind":"Pod","metadata":{"name":"n"},"apiVersion":"v1"}"#);
+    assert_eq!(body(odd, &pod_context()), r#"{"apiVersion":"v1","kind":"Pod","metadata":{"name":"n"}}"#);
 }
 
 #[test]
