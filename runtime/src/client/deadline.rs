@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use http::{Method, Request, Response};
+use http::{Method, Request, Response, Uri};
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep};
 use tower::{BoxError, Layer, Service};
@@ -26,6 +26,9 @@ pub struct Limits {
     pub silence: Duration,
     /// For the whole answer.
     pub whole: Duration,
+    /// For a word on a connection that is shared by many requests. Then the other side is asked whether it is there, and has
+    /// as long again to say so: or else all of them have failed, and the next one opens another connection.
+    pub word: Duration,
 }
 
 impl Default for Limits {
@@ -38,6 +41,7 @@ impl Default for Limits {
             head_of_work: Duration::from_secs(65),
             silence: Duration::from_secs(30),
             whole: Duration::from_secs(300),
+            word: Duration::from_secs(10),
         }
     }
 }
@@ -137,12 +141,20 @@ where
     }
 }
 
+/// Whether a good answer to a request goes on for as long as it is wanted.
+pub(super) fn lasts(uri: &Uri) -> bool {
+    has(uri, |pair| matches!(pair, "watch=true" | "watch=1" | "follow=true"))
+}
+
+fn has(uri: &Uri, wanted: impl Fn(&str) -> bool) -> bool {
+    uri.query().unwrap_or_default().split('&').any(wanted)
+}
+
 /// A request under way.
 #[derive(Debug)]
 struct Waiting {
     limits: Limits,
     head: Duration,
-    /// Whether a good answer to it goes on for as long as it is wanted.
     lasts: bool,
     server: Arc<str>,
     request: String,
@@ -151,10 +163,8 @@ struct Waiting {
 impl Waiting {
     fn new<Q>(request: &Request<Q>, layer: &DeadlineLayer) -> Self {
         let DeadlineLayer { limits, server } = layer.clone();
-        let query = request.uri().query().unwrap_or_default();
-        let has = |wanted: &str| query.split('&').any(|pair| pair == wanted);
-        let lasts = has("watch=true") || has("watch=1") || has("follow=true");
-        let reads = request.method() == Method::GET && !query.split('&').any(|pair| pair.starts_with("limit="));
+        let lasts = lasts(request.uri());
+        let reads = request.method() == Method::GET && !has(request.uri(), |pair| pair.starts_with("limit="));
         let head = if lasts || reads { limits.head } else { limits.head_of_work };
         let request = format!("{} {}", request.method(), request.uri().path());
         Self { limits, head, lasts, server, request }

@@ -1,7 +1,13 @@
 //! The connection to the API server.
 
+mod connector;
 mod deadline;
+mod kubeconfig;
+mod lane;
+mod proxy;
+mod transport;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,17 +15,20 @@ use clap::Args;
 use http::HeaderValue;
 use http::header::USER_AGENT;
 use kube::Client;
-use kube::client::ClientBuilder;
 use kube::client::retry::RetryPolicy;
-use kube::config::{Config, KubeConfigOptions, Kubeconfig};
-
+use kube::client::{ClientBuilder, ConfigExt};
+use tower::ServiceBuilder;
 use tower::buffer::BufferLayer;
 use tower::retry::RetryLayer;
 
 use crate::build_info::BuildInfo;
 
+use connector::Connectors;
 use deadline::DeadlineLayer;
 pub use deadline::{Awaited, DeadlineError, Limits};
+use kubeconfig::Description;
+pub use proxy::ProxyError;
+use transport::Transport;
 
 /// Which cluster to talk to.
 #[derive(Args, Clone, Debug, Default)]
@@ -65,6 +74,40 @@ pub enum ConnectError {
         "found no cluster to talk to: {0}; name a kubeconfig with --kubeconfig or $KUBECONFIG, or run inside a pod"
     )]
     Infer(String),
+    /// The kubeconfig names no context that exists.
+    #[error("the kubeconfig {} {problem}; name one with --context: {existing}", path.display())]
+    Context {
+        /// The file, or files.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+        /// Contexts that exist.
+        existing: String,
+    },
+    /// The token cannot be sent.
+    #[error(
+        "the kubeconfig's token, or that of its exec plugin, holds a line break or another character that no header may"
+    )]
+    Token,
+    /// The program that gets credentials cannot be started.
+    #[error("cannot start {command}, which the kubeconfig gets its credentials from ({reason}); install it{hint}")]
+    ExecPlugin {
+        /// The program.
+        command: String,
+        /// The operating system's answer.
+        reason: String,
+        /// What the kubeconfig says about installing it, after a colon.
+        hint: String,
+    },
+    /// The client certificate is of an old kind.
+    #[error(
+        "the client certificate of the kubeconfig is X.509 version 1, which TLS here does not take; \
+         have it issued again as version 3, that is with any extension, such as extendedKeyUsage=clientAuth"
+    )]
+    CertificateVersion,
+    /// The proxy cannot be used.
+    #[error(transparent)]
+    Proxy(#[from] ProxyError),
     /// The configuration was read, but no client can be made from it.
     #[error("cannot make a client for {url}: {source}")]
     Client {
@@ -98,19 +141,27 @@ async fn connect_within(
     retry: Retry,
     limits: Limits,
 ) -> Result<Connected, ConnectError> {
-    let mut config = config(args).await?;
-    config.default_retry = false;
-    config.connect_timeout = Some(Duration::from_secs(10));
-    // A watch is silent for as long as nothing changes; everything else has the limits of the layer below.
-    config.read_timeout = None;
+    let Description { mut config, proxy_url } = kubeconfig::describe(args).await?;
     if let Ok(agent) = HeaderValue::from_str(&build.user_agent()) {
         config.headers.push((USER_AGENT, agent));
     }
     let server = config.cluster_url.to_string();
-    let failed = |source| ConnectError::Client { url: server.clone(), source: Box::new(source) };
-    // Inside of what repeats: each attempt has its own time.
-    let deadline = DeadlineLayer::new(limits, &server);
-    let builder = ClientBuilder::try_from(config).map_err(failed)?.with_layer(&deadline);
+    let failed = |source| kubeconfig::explain(&config, &server, source);
+    let proxy = proxy::choose(proxy_url.as_deref(), &config.cluster_url, |name| std::env::var(name).ok())?;
+    if let Some(proxy) = &proxy {
+        tracing::debug!(?proxy, server, "connecting through a proxy");
+    }
+    // The library panics over a token that no header can hold, as an exec plugin may give one.
+    let auth = catch_unwind(AssertUnwindSafe(|| config.auth_layer())).map_err(|_| ConnectError::Token)?;
+    let connectors = Connectors::new(&config, proxy.as_ref()).map_err(failed)?;
+    let stack = ServiceBuilder::new()
+        // Inside of what repeats: each attempt has its own time.
+        .layer(DeadlineLayer::new(limits, &server))
+        .layer(config.base_uri_layer())
+        .option_layer(auth.map_err(failed)?)
+        .layer(config.extra_headers_layer().map_err(failed)?)
+        .service(Transport::new(config.cluster_url.clone(), connectors, limits.word));
+    let builder = ClientBuilder::new(stack, config.default_namespace.clone());
     let client = match (retry, RetryPolicy::new(RETRY_FIRST, RETRY_LAST, RETRIES, false)) {
         (Retry::Briefly, Ok(policy)) => {
             // The buffer makes the connection one that can be shared, which repeating takes.
@@ -119,20 +170,6 @@ async fn connect_within(
         (Retry::Caller, _) | (Retry::Briefly, Err(_)) => builder.build(),
     };
     Ok(Connected { client, server })
-}
-
-#[allow(clippy::disallowed_methods, reason = "the one place that may")]
-async fn config(args: &ClientArgs) -> Result<Config, ConnectError> {
-    let options = KubeConfigOptions { context: args.context.clone(), ..KubeConfigOptions::default() };
-    if let Some(path) = &args.kubeconfig {
-        let failed = |source| ConnectError::Kubeconfig { path: path.clone(), source: Box::new(source) };
-        let file = Kubeconfig::read_from(path).map_err(failed)?;
-        return Config::from_custom_kubeconfig(file, &options).await.map_err(failed);
-    }
-    if args.context.is_some() {
-        return Config::from_kubeconfig(&options).await.map_err(|source| ConnectError::Infer(chain(&source)));
-    }
-    Config::infer().await.map_err(|source| ConnectError::Infer(chain(&source)))
 }
 
 /// An error and its causes on one line.

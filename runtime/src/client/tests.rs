@@ -1,6 +1,10 @@
 //! What comes of kubeconfigs, and what a server sees of a client.
 
+mod connections;
+mod credentials;
 mod deadline;
+mod proxies;
+mod server;
 
 use super::*;
 

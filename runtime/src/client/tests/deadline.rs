@@ -137,7 +137,7 @@ async fn both_kinds_of_clients_give_a_silent_server_up() {
         }
     });
     let short = Duration::from_millis(50);
-    let limits = Limits { head: short, head_of_work: short, silence: short, whole: short };
+    let limits = Limits { head: short, head_of_work: short, silence: short, whole: short, word: short };
     for retry in [Retry::Caller, Retry::Briefly] {
         let path = kubeconfig(&format!("silent-{retry:?}"), &for_server(&server));
         let args = ClientArgs { kubeconfig: Some(path.clone()), context: None };
