@@ -9,6 +9,7 @@ use kube::CustomResourceExt;
 use meshsync_crds::MeshSync;
 use meshsync_runtime::build_info::BuildInfo;
 use meshsync_runtime::client::{ClientArgs, Connected, Retry, connect};
+use meshsync_runtime::probes::PROBES_EVERYWHERE;
 use meshsync_runtime::shutdown::Shutdown;
 use meshsync_runtime::telemetry::{self, LogArgs};
 
@@ -72,7 +73,7 @@ struct RunArgs {
     #[arg(long, env = "MESHSYNC_RUN_AS_USER", value_name = "UID|none", default_value = "65532")]
     run_as_user: RunAsUser,
     /// Probes and metrics
-    #[arg(long, env = "MESHSYNC_PROBE_ADDRESS", value_name = "ADDRESS", default_value = "0.0.0.0:11000")]
+    #[arg(long, env = "MESHSYNC_PROBE_ADDRESS", value_name = "ADDRESS", default_value_t = PROBES_EVERYWHERE)]
     probe_address: SocketAddr,
 }
 

@@ -1,7 +1,7 @@
 //! The listeners of a process: probes and metrics for the cluster, and whatever else a binary serves.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,8 +10,11 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use nix::errno::Errno;
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::Ipv6V6Only;
 use prometheus_client::registry::Registry;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 
 use crate::readiness::Readiness;
 use crate::shutdown::Shutdown;
@@ -45,12 +48,42 @@ pub enum ListenError {
     },
 }
 
-/// Opens `address`, so that a conflict is found before anything else starts.
+/// Connections that wait to be accepted.
+const BACKLOG: u32 = 1024;
+
+/// The usual address of probes: all of this machine, of both families. A kubelet asks at the pod's first address, which on
+/// some clusters is of one family and on some of the other.
+pub const PROBES_EVERYWHERE: SocketAddr = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 11000);
+
+/// Opens `address`, so that a conflict is found before anything else starts. `[::]` serves IPv4 as well, and only that where
+/// IPv6 is off.
 ///
 /// # Errors
 /// [`ListenError::Bind`], which names the address.
 pub async fn bind(address: SocketAddr, purpose: &'static str) -> Result<TcpListener, ListenError> {
-    TcpListener::bind(address).await.map_err(|source| ListenError::Bind { address, purpose, source })
+    let bound = match address.ip() {
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => match both_families(address) {
+            Err(error) if is_off(&error) => TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port())).await,
+            bound => bound,
+        },
+        _ => TcpListener::bind(address).await,
+    };
+    bound.map_err(|source| ListenError::Bind { address, purpose, source })
+}
+
+fn both_families(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = TcpSocket::new_v6()?;
+    socket.set_reuseaddr(true)?;
+    // The system's default may be otherwise.
+    setsockopt(&socket, Ipv6V6Only, &false)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+/// Whether there is no IPv6 here: none in the kernel, or no address.
+fn is_off(error: &io::Error) -> bool {
+    let code = error.raw_os_error().map(Errno::from_raw);
+    matches!(code, Some(Errno::EAFNOSUPPORT | Errno::EADDRNOTAVAIL | Errno::EPROTONOSUPPORT))
 }
 
 /// Serves `router` until shutdown; requests under way have two seconds to finish.
@@ -163,5 +196,24 @@ mod tests {
         let address = first.local_addr().unwrap();
         let error = bind(address, "probes").await.unwrap_err().to_string();
         assert!(error.contains(&address.to_string()), "{error}");
+    }
+
+    #[tokio::test]
+    async fn the_usual_address_is_reached_by_both_families() {
+        let listener = bind(SocketAddr::new(PROBES_EVERYWHERE.ip(), 0), "test").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let mut reached = vec![tokio::net::TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.unwrap()];
+        if TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).await.is_ok() {
+            reached.push(tokio::net::TcpStream::connect((Ipv6Addr::LOCALHOST, port)).await.unwrap());
+        }
+        for _ in reached {
+            listener.accept().await.unwrap();
+        }
+    }
+
+    #[test]
+    fn a_machine_without_ipv6_is_told_from_one_that_is_in_use() {
+        assert!(is_off(&Errno::EAFNOSUPPORT.into()) && is_off(&Errno::EADDRNOTAVAIL.into()));
+        assert!(!is_off(&Errno::EADDRINUSE.into()) && !is_off(&Errno::EACCES.into()));
     }
 }

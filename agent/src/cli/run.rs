@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use meshsync_runtime::client::{ClientArgs, Connected, Retry, connect};
+use meshsync_runtime::probes::PROBES_EVERYWHERE;
 use meshsync_runtime::shutdown::Shutdown;
 
 use super::BUILD;
@@ -41,7 +42,7 @@ pub struct RunArgs {
     #[arg(long = "stopAfter", value_name = "DURATION", value_parser = parse_duration)]
     stop_after: Option<Duration>,
     /// Probes and metrics
-    #[arg(long, env = "MESHSYNC_PROBE_ADDRESS", value_name = "ADDRESS", default_value = "0.0.0.0:11000")]
+    #[arg(long, env = "MESHSYNC_PROBE_ADDRESS", value_name = "ADDRESS", default_value_t = PROBES_EVERYWHERE)]
     probe_address: SocketAddr,
     /// Snapshot and debug pages; keep it on loopback
     #[arg(long, env = "MESHSYNC_DEBUG_ADDRESS", value_name = "ADDRESS", default_value = "127.0.0.1:11001")]
