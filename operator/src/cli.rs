@@ -9,6 +9,7 @@ use kube::CustomResourceExt;
 use meshsync_crds::MeshSync;
 use meshsync_runtime::build_info::BuildInfo;
 use meshsync_runtime::client::{ClientArgs, Connected, Retry, connect};
+use meshsync_runtime::open_files;
 use meshsync_runtime::probes::PROBES_EVERYWHERE;
 use meshsync_runtime::shutdown::Shutdown;
 use meshsync_runtime::telemetry::{self, LogArgs};
@@ -102,6 +103,7 @@ impl Cli {
     pub async fn execute(self) -> anyhow::Result<()> {
         let Self { log, client, command } = self;
         telemetry::init(&log)?;
+        open_files::raise_limit();
         match command {
             Command::Crd(CrdCommand::Generate) => {
                 let mut out = std::io::stdout().lock();

@@ -5,6 +5,7 @@ pub mod client;
 pub mod discovery;
 pub mod exit;
 pub mod metrics;
+pub mod open_files;
 pub mod probes;
 pub mod readiness;
 pub mod shutdown;

@@ -16,6 +16,7 @@ use clap::{Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use meshsync_runtime::build_info::BuildInfo;
 use meshsync_runtime::client::ClientArgs;
+use meshsync_runtime::open_files;
 use meshsync_runtime::telemetry::{self, LogArgs};
 
 pub use run::RunArgs;
@@ -90,6 +91,7 @@ impl Cli {
     pub async fn execute(self) -> anyhow::Result<()> {
         let Self { log, client, command, run } = self;
         telemetry::init(&log)?;
+        open_files::raise_limit();
         match command {
             None => run.execute(&client).await,
             Some(Command::Run(args)) => args.execute(&client).await,
