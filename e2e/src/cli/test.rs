@@ -26,8 +26,8 @@ pub(super) struct TestArgs {
     /// Install missing Debian packages (implied by CI=true)
     #[arg(long)]
     yes: bool,
-    /// Give up on a phase after this many minutes
-    #[arg(long, default_value_t = 25, value_name = "MINUTES")]
+    /// Give up on a phase after this many minutes: 2.5 times what a quick machine needs
+    #[arg(long, default_value_t = 38, value_name = "MINUTES")]
     phase_timeout: u64,
 }
 
@@ -174,11 +174,13 @@ fn phase<'a>(
     let mut tally = Tally::default();
     for binary in binaries {
         say(format!("{name}: {}", binary.name));
+        let began = Instant::now();
         let mut command = Command::new(&binary.path);
         // As under `cargo test`: tests name fixtures relative to their package.
         command.current_dir(&binary.package_dir).env("CARGO_MANIFEST_DIR", &binary.package_dir);
         command.args(&args.filter).args(options);
         tally += run_tests(command, limit.saturating_sub(started.elapsed()));
+        say(format!("{name}: {} took {:.1} s", binary.name, began.elapsed().as_secs_f64()));
     }
     say(format!("{name}: {tally}, {:.1} s", started.elapsed().as_secs_f64()));
     tally
