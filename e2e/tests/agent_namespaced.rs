@@ -66,7 +66,9 @@ fn snapshot(kubeconfig: &Path, arguments: &[&str]) -> Result<Command> {
 }
 
 /// Namespaces and kinds of what was written, what was said, and the exit code.
-fn written(output: Output) -> Result<(BTreeSet<(String, String)>, String, Option<i32>)> {
+type Written = (BTreeSet<(String, String)>, String, Option<i32>);
+
+fn written(output: Output) -> Result<Written> {
     let text = String::from_utf8(output.stdout)?;
     let of = |line: &str| -> Result<(String, String)> {
         let object: Value = serde_json::from_str(line)?;
