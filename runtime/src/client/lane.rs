@@ -54,8 +54,11 @@ impl Use {
 
 /// No connection could be opened.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("cannot connect: {0}")]
-pub(super) struct Unreachable(String);
+#[error("cannot connect to {server}: {reason}")]
+pub(super) struct Unreachable {
+    server: Uri,
+    reason: String,
+}
 
 /// What a connection turned out to speak.
 #[derive(Clone)]
@@ -95,8 +98,8 @@ impl std::fmt::Debug for Lane {
 impl Lane {
     fn open(connector: Connector, server: Uri, r#use: Use, word: Duration) -> Self {
         // In a task of its own: a request that is given up must not take the handshake of others with it.
-        let opening = tokio::spawn(open(connector, server, r#use, word));
-        let opening = opening.map(|opened| opened.unwrap_or_else(|error| Err(Unreachable(error.to_string()))));
+        let opening = tokio::spawn(open(connector, server.clone(), r#use, word))
+            .map(move |opened| opened.unwrap_or_else(|error| Err(Unreachable { server, reason: error.to_string() })));
         Self { opening: opening.boxed().shared(), taken: AtomicUsize::new(0) }
     }
 
@@ -179,8 +182,8 @@ impl Lanes {
 }
 
 async fn open(connector: Connector, server: Uri, r#use: Use, word: Duration) -> Result<Opened, Unreachable> {
-    let unreachable = |error: &dyn std::error::Error| Unreachable(chain(error));
-    let stream = connector.oneshot(server).await.map_err(|error| unreachable(&*error))?;
+    let unreachable = |error: &dyn std::error::Error| Unreachable { server: server.clone(), reason: chain(error) };
+    let stream = connector.oneshot(server.clone()).await.map_err(|error| unreachable(&*error))?;
     if !stream.connected().is_negotiated_h2() {
         return Ok(Opened::Http1);
     }

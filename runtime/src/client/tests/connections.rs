@@ -118,7 +118,10 @@ async fn a_server_out_of_reach_is_an_error_for_each_request_at_once() {
     let client = server.client(Limits::default(), nobody).await.unwrap();
     for _ in 0..2 {
         let error = chain(&client.apiserver_version().await.unwrap_err());
-        assert!(error.contains("cannot connect") && error.to_lowercase().contains("refused"), "{error}");
+        assert!(
+            error.contains("cannot connect to https://127.0.0.1:1") && error.to_lowercase().contains("refused"),
+            "{error}"
+        );
     }
     // A name that the certificate is not for.
     let other = |cluster: &mut serde_json::Value| cluster["tls-server-name"] = "other.example".into();
