@@ -29,6 +29,14 @@ pub enum ObjectError {
         /// What it has to be, with its article.
         expected: &'static str,
     },
+    /// There is more of it than is held at once.
+    #[error("{what} is larger than {limit} bytes and was passed over")]
+    TooLarge {
+        /// What is too large: an object by its name where that could be read.
+        what: String,
+        /// The limit in bytes.
+        limit: usize,
+    },
     /// A field without which the object has no identity.
     #[error("{what} is missing or empty; an object without it cannot be told from others")]
     Missing {

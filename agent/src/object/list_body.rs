@@ -6,9 +6,14 @@ use super::error::ObjectError;
 use super::list::ListPage;
 use super::outline::Outline;
 use super::scan::Scan;
+use super::skip::{Skipper, name_in};
 
 /// Bytes that arrive between two looks. An object that has not ended by then is read again, so much more than an object.
 const BLOCK: usize = 256 * 1024;
+/// Longest object that is held, as of a watch event. etcd refuses objects beyond 1.5 MB; an aggregated API may serve more.
+const MAX_OBJECT: usize = 16 * 1024 * 1024;
+/// Longest body that is held where it cannot be read in parts, because no API server writes it that way.
+const MAX_WHOLE: usize = 64 * 1024 * 1024;
 
 /// The body of one list response.
 ///
@@ -21,32 +26,63 @@ pub struct ListBody {
     given: Range<usize>,
     /// Bytes in the buffer at which to look again.
     look_at: usize,
+    /// Longest object that is held.
+    max_object: usize,
+    /// Looks for the end of an object that is too large.
+    skipper: Option<Skipper>,
+    /// Whether such an object has ended, and the comma behind it has not arrived.
+    behind_skipped: bool,
+    /// Objects that were too large.
+    passed_over: Vec<ObjectError>,
+    /// Whether the body cannot be read in parts, and is too large as a whole.
+    is_too_large: bool,
 }
 
 impl Default for ListBody {
     fn default() -> Self {
-        Self { buffer: Vec::new(), given: 0..0, look_at: BLOCK }
+        Self::new(MAX_OBJECT)
     }
 }
 
 impl ListBody {
+    /// A body whose objects have at most `max_object` bytes; larger ones are passed over without being held.
+    #[must_use]
+    pub fn new(max_object: usize) -> Self {
+        Self {
+            buffer: Vec::new(),
+            given: 0..0,
+            look_at: BLOCK,
+            max_object,
+            skipper: None,
+            behind_skipped: false,
+            passed_over: Vec::new(),
+            is_too_large: false,
+        }
+    }
+
     /// Forgets everything, for the next response.
     pub fn clear(&mut self) {
-        self.buffer.clear();
-        self.given = 0..0;
-        self.look_at = BLOCK;
+        let mut buffer = std::mem::take(&mut self.buffer);
+        buffer.clear();
+        *self = Self { buffer, ..Self::new(self.max_object) };
     }
 
     /// Adds what arrived; gives the objects that are complete, most often none. They will not be given again.
     pub fn push(&mut self, chunk: &[u8]) -> Vec<Outline<'_>> {
         self.forget_given();
+        let chunk = self.skip(chunk);
+        if self.is_too_large {
+            return Vec::new();
+        }
         self.buffer.extend_from_slice(chunk);
         if self.buffer.len() < self.look_at {
             return Vec::new();
         }
-        let (items, given) = complete_items(valid_utf8(&self.buffer));
-        let left = self.buffer.len() - given.len();
-        self.given = given;
+        self.pass_over_what_is_too_large();
+        let Found { items, place, .. } = complete_items(valid_utf8(&self.buffer));
+        let left = self.buffer.len() - place.len();
+        self.given = place;
+        self.is_too_large = left > MAX_WHOLE;
         // Twice as much where an object is larger than that, or where the body cannot be read in parts.
         self.look_at = BLOCK.max(2 * left);
         items
@@ -55,14 +91,67 @@ impl ListBody {
     /// The body has ended: gives the list with the objects that were not given.
     ///
     /// # Errors
-    /// As [`ListPage::parse`].
+    /// As [`ListPage::parse`]; or the body is too large to be read as a whole, and cannot be read in parts.
     pub fn finish(&mut self) -> Result<ListPage<'_>, ObjectError> {
         self.forget_given();
+        if self.is_too_large {
+            return Err(ObjectError::TooLarge {
+                what: "a list response of an unusual form".to_owned(),
+                limit: MAX_WHOLE,
+            });
+        }
         ListPage::parse(&self.buffer)
+    }
+
+    /// Takes what there is to say of objects that were too large, and that were not given therefore.
+    pub fn take_passed_over(&mut self) -> Vec<ObjectError> {
+        std::mem::take(&mut self.passed_over)
     }
 
     fn forget_given(&mut self) {
         self.buffer.drain(std::mem::take(&mut self.given));
+    }
+
+    /// Where the last object has become too large without an end: forgets it, and looks only for its end from now on.
+    fn pass_over_what_is_too_large(&mut self) {
+        if self.buffer.len() <= self.max_object {
+            return;
+        }
+        let text = valid_utf8(&self.buffer);
+        let Some(open) = complete_items(text).open else { return };
+        let object = self.buffer.get(open..).unwrap_or_default();
+        let mut skipper = Skipper::default();
+        if object.len() <= self.max_object || skipper.end_in(object).is_some() {
+            return;
+        }
+        let name = name_in(text.get(open..).unwrap_or_default());
+        let what = name.map_or_else(|| "an object of a list".to_owned(), |name| format!("the object {name}"));
+        self.passed_over.push(ObjectError::TooLarge { what, limit: self.max_object });
+        self.buffer.truncate(open);
+        self.skipper = Some(skipper);
+    }
+
+    /// What is left of `chunk` behind an object that is passed over, and behind the comma that follows it.
+    fn skip<'c>(&mut self, chunk: &'c [u8]) -> &'c [u8] {
+        let mut rest = chunk;
+        if let Some(skipper) = &mut self.skipper {
+            let Some(end) = skipper.end_in(rest) else { return &[] };
+            rest = rest.get(end..).unwrap_or_default();
+            self.skipper = None;
+            self.behind_skipped = true;
+        }
+        if self.behind_skipped && !rest.is_empty() {
+            self.behind_skipped = false;
+            match rest.strip_prefix(b",") {
+                Some(behind) => return behind,
+                // It was the last: the comma before it is none any more.
+                None if self.buffer.last() == Some(&b',') => {
+                    self.buffer.pop();
+                }
+                None => {}
+            }
+        }
+        rest
     }
 }
 
@@ -74,34 +163,48 @@ fn valid_utf8(bytes: &[u8]) -> &str {
     }
 }
 
-/// The items of a list that ends anywhere, as far as each is followed by another complete one, and where they stand: without
-/// them, commas included, the text is the list of the others. None of what may not be a list.
-fn complete_items(text: &str) -> (Vec<Outline<'_>>, Range<usize>) {
-    let mut items = Vec::new();
-    let mut place = 0..0;
-    let mut is_list = false;
+/// What stands in the text of a list that ends anywhere.
+#[derive(Default)]
+struct Found<'a> {
+    /// The items, as far as each is followed by another complete one.
+    items: Vec<Outline<'a>>,
+    /// Where they stand, commas included: without them, the text is the list of the others.
+    place: Range<usize>,
+    /// Where the item begins that has no end.
+    open: Option<usize>,
+}
+
+/// None is found in what may not be a list.
+fn complete_items(text: &str) -> Found<'_> {
+    let mut found = Found::default();
+    // Custom resources come as apiVersion, items, kind, metadata: the kind, which tells a list, comes late, and judges then.
+    // A Status has no items.
+    let mut may_be_list = true;
     let mut last = None;
     // It hardly ever gets to the end, which is none of our business.
     let _end = Scan::new(text).object(|scan, key| match key {
         r#""kind""# => {
-            is_list = scan.string()?.ends_with(r#"List""#);
+            may_be_list = scan.string()?.ends_with(r#"List""#);
             Some(())
         }
         r#""apiVersion""# | r#""metadata""# => scan.value().map(drop),
-        r#""items""# if is_list => scan.array(|scan| {
+        r#""items""# if may_be_list => scan.array(|scan| {
             let from = scan.at();
-            match last.replace(Outline::scan(scan)?) {
+            found.open = Some(from);
+            let item = Outline::scan(scan)?;
+            found.open = None;
+            match last.replace(item) {
                 Some(before) => {
-                    items.push(before);
-                    place.end = from;
+                    found.items.push(before);
+                    found.place.end = from;
                 }
-                None => place = from..from,
+                None => found.place = from..from,
             }
             Some(())
         }),
         _ => None,
     });
-    (items, place)
+    found
 }
 
 #[cfg(test)]
@@ -142,10 +245,11 @@ mod tests {
                 r#"{"metadata":{},"kind":"PodList","items":["#,
                 r#"{"kind":"Status","items":["#,
                 r#"{"items":["#,
+                r#"{"apiVersion":"v1","items":["#,
                 r#"{"kind":"PodList","odd":1,"items":["#,
                 r#" {"kind":"PodList","items":["#,
             ]),
-            tail in prop::sample::select(vec!["]}", r#"],"kind":"PodList"}"#, r#"],"metadata":{"resourceVersion":"8"}}"#, "]", "", ",]}"]),
+            tail in prop::sample::select(vec!["]}", r#"],"kind":"PodList"}"#, r#"],"kind":"PodList","metadata":{"continue":"c"}}"#, r#"],"kind":"Status"}"#, r#"],"metadata":{"resourceVersion":"8"}}"#, "]", "", ",]}"]),
             sizes in prop::collection::vec(1_usize..40, 1..20),
         ) {
             let body = [head, &items.join(","), tail].concat();
@@ -189,5 +293,63 @@ mod tests {
         assert!(looks.len() < 10, "{looks:?}");
         list.push(br#""}]}"#);
         assert_eq!(list.finish().unwrap().items.len(), 1);
+    }
+
+    /// So do custom resources, whose lists come as apiVersion, items, kind, metadata.
+    #[test]
+    fn objects_are_given_before_the_kind_of_the_list_is_known() {
+        let item = format!(r#"{{"metadata":{{"name":"a"}},"spec":"{}"}}"#, "x".repeat(900_000));
+        let mut list = ListBody::default();
+        let mut given = list.push(br#"{"apiVersion":"example.com/v1","items":["#).len();
+        for _ in 0..20 {
+            for piece in [item.as_str(), ","].concat().as_bytes().chunks(8_000) {
+                given += list.push(piece).len();
+                assert!(list.buffer.len() <= 4 * item.len(), "{} bytes are held", list.buffer.len());
+            }
+        }
+        list.push(br#"{}],"kind":"ReportList","metadata":{"continue":"c","resourceVersion":"7"}}"#);
+        let page = list.finish().unwrap();
+        assert_eq!((page.items.len() + given, page.continue_token.as_deref()), (21, Some("c")));
+    }
+
+    #[test]
+    fn an_object_that_is_too_large_is_named_and_costs_neither_memory_nor_the_others() {
+        let item = |name: &str, size| {
+            format!(r#"{{"metadata":{{"name":"{name}","namespace":"n"}},"x":"}}]{}"}}"#, "\\\"".repeat(size))
+        };
+        let small = |name| item(name, 10);
+        let large = |name| item(name, 2 * BLOCK);
+        for (objects, expected) in [
+            (vec![small("a"), large("b"), small("c"), small("d")], vec!["n/b"]),
+            (vec![large("a")], vec!["n/a"]),
+            (vec![large("a"), large("b"), small("c")], vec!["n/a", "n/b"]),
+            (vec![small("a"), large("b")], vec!["n/b"]),
+        ] {
+            let body =
+                format!(r#"{{"kind":"PodList","items":[{}],"metadata":{{"resourceVersion":"7"}}}}"#, objects.join(","));
+            let mut list = ListBody::new(BLOCK);
+            let mut given = 0;
+            for piece in body.as_bytes().chunks(10_007) {
+                given += list.push(piece).len();
+                assert!(list.buffer.len() < 3 * BLOCK, "{} bytes are held", list.buffer.len());
+            }
+            let passed_over: Vec<_> = list.take_passed_over().iter().map(ToString::to_string).collect();
+            let page = list.finish().unwrap();
+            assert_eq!(page.items.len() + given, objects.len() - expected.len(), "{expected:?}");
+            assert_eq!(page.resource_version.to_string(), "7");
+            assert_eq!(passed_over.len(), expected.len());
+            assert!(passed_over.iter().zip(&expected).all(|(said, name)| said.contains(name)), "{passed_over:?}");
+        }
+    }
+
+    #[test]
+    fn a_body_that_cannot_be_read_in_parts_is_not_held_without_a_bound() {
+        let mut list = ListBody::default();
+        list.push(b"{ \"kind\": \"PodList\", \"items\": [");
+        for _ in 0..200 {
+            list.push(&[b' '; 1_000_000]);
+            assert!(list.buffer.len() <= 2 * MAX_WHOLE + BLOCK);
+        }
+        assert!(matches!(list.finish(), Err(ObjectError::TooLarge { .. })));
     }
 }

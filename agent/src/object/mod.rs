@@ -15,6 +15,7 @@ mod outline;
 mod prepare;
 mod redact;
 mod scan;
+mod skip;
 #[cfg(test)]
 mod tests;
 pub mod text;
