@@ -119,8 +119,15 @@ impl<'c> Writer<'c> {
             let says = |field, value: &str| find(top, field).and_then(text::decode).is_some_and(|text| text == value);
             says("kind", "Secret") && says("apiVersion", "v1")
         };
-        let secret =
-            if context.redact && (context.is_secret || calls_itself_secret()) { Some(Traces::of(top)?) } else { None };
+        let secret = match context {
+            TypeContext { redact: false, .. } => None,
+            // Read without what is in it, an object says no longer that it is a Secret.
+            TypeContext { metadata_only: true, .. } if context.is_secret || context.kind == "Secret" => {
+                Some(Traces::Unknown)
+            }
+            _ if context.is_secret || calls_itself_secret() => Some(Traces::of(top)?),
+            _ => None,
+        };
         Ok(Self { context, out: Vec::with_capacity(size + 64), hash: 0, secret })
     }
 

@@ -26,6 +26,23 @@ const LONGEST_ANNOTATION: usize = 256;
 /// Words in annotation keys under which tools keep a copy of the object that they applied, in any encoding.
 const COPY_WORDS: [&str; 7] = ["applied", "original", "manifest", "backup", "snapshot", "previous", "last-config"];
 
+/// Beginnings of the keys under which well-known controllers note what is no secret: names, owners, times. Where a Secret is
+/// read without its values, nothing else may pass: there is no value to look for.
+const HARMLESS_KEYS: [&str; 12] = [
+    "app.kubernetes.io/",
+    "argocd.argoproj.io/",
+    "cert-manager.io/",
+    "config.kubernetes.io/",
+    "design.meshery.io/",
+    "helm.sh/",
+    "kubernetes.io/service-account.name",
+    "kubernetes.io/service-account.uid",
+    "kustomize.toolkit.fluxcd.io/",
+    "meta.helm.sh/",
+    "reloader.stakater.com/",
+    "strimzi.io/",
+];
+
 /// Appends `{key: placeholder, …}` for the keys of `json`; a value that is no object becomes the bare placeholder.
 pub(crate) fn write_values_redacted(json: &str, placeholder: &str, out: &mut Vec<u8>) -> Result<(), ObjectError> {
     if json == "null" {
@@ -49,9 +66,13 @@ pub(crate) fn write_values_redacted(json: &str, placeholder: &str, out: &mut Vec
     Ok(())
 }
 
-/// The values of one Secret in every spelling in which an annotation might repeat them.
-#[derive(Default)]
-pub(crate) struct Traces(Vec<Vec<u8>>);
+/// What of one Secret may not pass in an annotation.
+pub(crate) enum Traces {
+    /// Its values, in every spelling in which an annotation might repeat them.
+    Values(Vec<Vec<u8>>),
+    /// The values were not read, as with `metadataOnly`: only annotations that never hold one may pass.
+    Unknown,
+}
 
 impl Traces {
     /// Collects the values under `data` and `stringData` of a Secret.
@@ -71,7 +92,7 @@ impl Traces {
             }
         }
         traces.retain(|trace| trace.len() >= SHORTEST_TRACE);
-        Ok(Self(traces))
+        Ok(Self::Values(traces))
     }
 
     /// Whether an annotation of the Secret may be published as it is.
@@ -84,9 +105,12 @@ impl Traces {
         value.len() <= LONGEST_ANNOTATION
             && !structured
             && !COPY_WORDS.iter().any(|word| key.contains(word))
-            && !self.0.iter().any(|trace| {
-                // The search is prepared before it looks at lengths, which took a twentieth of the CPU time of a first list.
-                trace.len() <= value.len() && memchr::memmem::find(value.as_bytes(), trace).is_some()
-            })
+            && match self {
+                Self::Values(values) => !values.iter().any(|trace| {
+                    // The search is prepared before it looks at lengths, which took a twentieth of the CPU time of a first list.
+                    trace.len() <= value.len() && memchr::memmem::find(value.as_bytes(), trace).is_some()
+                }),
+                Self::Unknown => HARMLESS_KEYS.iter().any(|harmless| key.starts_with(harmless)),
+            }
     }
 }

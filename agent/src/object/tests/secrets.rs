@@ -28,6 +28,22 @@ fn keys_stay_and_values_do_not() {
     assert_eq!(STANDARD.decode(DATA_PLACEHOLDER).unwrap(), TEXT_PLACEHOLDER.as_bytes());
 }
 
+/// Its values are not read, so none of them can be looked for in an annotation.
+#[test]
+fn without_its_values_a_secret_keeps_only_annotations_that_never_hold_one() {
+    let context = TypeContext { metadata_only: true, ..secret_context() };
+    let served_elsewhere = TypeContext { is_secret: false, ..context.clone() };
+    let raw = r#"{"kind":"PartialObjectMetadata","apiVersion":"meta.k8s.io/v1","metadata":{"name":"n","annotations":{"note":"the password is hunter2","meta.helm.sh/release-name":"web","argocd.argoproj.io/applied":"hunter2"}}}"#;
+    for context in [context, served_elsewhere] {
+        assert_eq!(
+            body(raw, &context),
+            r#"{"apiVersion":"v1","kind":"Secret","metadata":{"name":"n","annotations":{"note":"REDACTED","meta.helm.sh/release-name":"web","argocd.argoproj.io/applied":"REDACTED"}}}"#
+        );
+        let asked_for = body(raw, &TypeContext { redact: false, ..context });
+        assert!(asked_for.contains("hunter2"), "{asked_for}");
+    }
+}
+
 #[test]
 fn values_do_pass_where_that_was_asked_for() {
     let context = TypeContext { redact: false, ..secret_context() };
