@@ -8,7 +8,7 @@ use meshsync_crds::agent_config::SnapshotMode;
 
 use super::request::{ListQuery, RequestError, Source, chunks, send};
 use super::type_loop::Sink;
-use crate::object::{ListBody, Outline, ResourceVersion};
+use crate::object::{ListBody, ObjectError, Outline, ResourceVersion};
 
 /// Bounds of a page, in objects.
 const LIMITS: std::ops::RangeInclusive<usize> = 10..=1000;
@@ -30,10 +30,11 @@ pub(super) struct PageSize {
 }
 
 impl PageSize {
-    const LARGE: Self = Self { first: 500, bytes: 8 * 1024 * 1024 };
-    const SMALL: Self = Self { first: 125, bytes: 1024 * 1024 };
+    /// Few at first: 500 objects of 1 MB would be half a gigabyte to the server. The next page goes by what they weigh.
+    const LARGE: Self = Self { first: 50, bytes: 8 * 1024 * 1024 };
+    const SMALL: Self = Self { first: 25, bytes: 1024 * 1024 };
     /// Where only hashes are kept, the bodies of a page are a good part of all memory.
-    const SMALLEST: Self = Self { first: 125, bytes: 512 * 1024 };
+    const SMALLEST: Self = Self { first: 50, bytes: 512 * 1024 };
 
     /// For lists whose objects are kept in this way.
     pub(super) fn of(mode: SnapshotMode) -> Self {
@@ -96,12 +97,13 @@ impl<'c> Pages<'c> {
                 take(&item);
             }
         }
+        let passed_over = self.body.take_passed_over();
         let rest = self.body.finish().map_err(|error| RequestError::transient(&error))?;
         rest.items.iter().for_each(take);
         objects += rest.items.len();
         self.limit = self.size.next_limit(self.limit, objects, bytes, began.elapsed());
         self.token = rest.continue_token.as_deref().map(str::to_owned);
-        Ok(Some(Page { version: rest.resource_version, bytes }))
+        Ok(Some(Page { version: rest.resource_version, bytes, passed_over }))
     }
 }
 
@@ -111,6 +113,8 @@ pub(super) struct Page {
     version: ResourceVersion,
     /// Bytes of the response.
     bytes: usize,
+    /// What there is to say of objects that were too large to be read.
+    passed_over: Vec<ObjectError>,
 }
 
 /// Reads the collection into `sink` and returns the version that a watch may begin from.
@@ -172,6 +176,7 @@ pub(super) async fn read_pages(
         // All pages of one consistent list carry the version of the first.
         version.get_or_insert(page.version);
         sink.board.update(&sink.name, |report| report.bytes += page.bytes as u64);
+        page.passed_over.iter().for_each(|error| sink.unreadable(error));
         sink.make_room().await;
     }
     Ok(version.unwrap_or_default())

@@ -172,7 +172,7 @@ async fn after_a_page_that_broke_off_smaller_ones_are_asked_for_until_the_list_i
     let ran = run_loop(spec(), answers.into_iter().chain([gone]).collect()).await;
     assert_eq!(kinds(&ran.asked), ["stream", "list", "list", "list", "watch 9", "list"]);
     let limits = ran.asked.iter().filter_map(|uri| uri.split_once("?limit=")).map(|(_, limit)| limit);
-    assert_eq!(limits.collect::<Vec<_>>(), ["500", "125", "125", "500"]);
+    assert_eq!(limits.collect::<Vec<_>>(), ["50", "25", "25", "50"]);
 }
 
 #[tokio::test(start_paused = true)]
