@@ -25,11 +25,26 @@ pub enum Link {
     Cut,
 }
 
+/// What becomes of connections.
+#[derive(Clone, Copy, Debug)]
+struct State {
+    link: Link,
+    /// How often the connections of the time were frozen.
+    frozen: u64,
+}
+
+impl State {
+    /// Whether a connection from the time of that many freezes carries nothing any more.
+    const fn is_dead(self, since: u64) -> bool {
+        matches!(self.link, Link::HalfOpen) || self.frozen > since
+    }
+}
+
 /// Listens until it is dropped; its connections end with it.
 #[derive(Debug)]
 pub struct Proxy {
     address: String,
-    link: watch::Sender<Link>,
+    state: watch::Sender<State>,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -41,9 +56,9 @@ impl Proxy {
     pub async fn start(target: &str) -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await.context("cannot listen on loopback")?;
         let address = listener.local_addr()?.to_string();
-        let (link, state) = watch::channel(Link::Open);
-        let task = tokio::spawn(accept(listener, target.to_owned(), state));
-        Ok(Self { address, link, task })
+        let (state, of_connections) = watch::channel(State { link: Link::Open, frozen: 0 });
+        let task = tokio::spawn(accept(listener, target.to_owned(), of_connections));
+        Ok(Self { address, state, task })
     }
 
     /// Where it listens, as `host:port`.
@@ -54,7 +69,13 @@ impl Proxy {
 
     /// Changes the link, for open connections too.
     pub fn set(&self, link: Link) {
-        self.link.send_replace(link);
+        self.state.send_modify(|state| state.link = link);
+    }
+
+    /// Swallows all bytes of the connections that are open, for ever, while new connections work: as when a load balancer
+    /// or a firewall forgets the connections that it knew.
+    pub fn freeze(&self) {
+        self.state.send_modify(|state| state.frozen += 1);
     }
 }
 
@@ -65,31 +86,38 @@ impl Drop for Proxy {
     }
 }
 
-async fn accept(listener: TcpListener, target: String, state: watch::Receiver<Link>) {
+async fn accept(listener: TcpListener, target: String, state: watch::Receiver<State>) {
     while let Ok((incoming, _)) = listener.accept().await {
-        if *state.borrow() == Link::Cut {
+        if state.borrow().link == Link::Cut {
             continue;
         }
-        let (target, mut state) = (target.clone(), state.clone());
+        let (target, state) = (target.clone(), state.clone());
+        let since = state.borrow().frozen;
         tokio::spawn(async move {
-            let carried = carry(incoming, &target, state.clone());
+            let mut ended = state.clone();
+            let carried = carry(incoming, &target, &state, since);
             tokio::select! {
                 // Whichever end closes: the other one sees it.
                 _ = carried => {}
-                _ = state.wait_for(|link| *link == Link::Cut) => {}
+                _ = ended.wait_for(|state| state.link == Link::Cut) => {}
             }
         });
     }
 }
 
-async fn carry(mut incoming: TcpStream, target: &str, state: watch::Receiver<Link>) -> std::io::Result<()> {
+async fn carry(
+    mut incoming: TcpStream,
+    target: &str,
+    state: &watch::Receiver<State>,
+    since: u64,
+) -> std::io::Result<()> {
     let mut outgoing = TcpStream::connect(target).await?;
     let (mut from_client, mut to_client) = incoming.split();
     let (mut from_server, mut to_server) = outgoing.split();
-    let mut up = pin!(pump(&mut from_client, &mut to_server, state.clone()));
+    let mut up = pin!(pump(&mut from_client, &mut to_server, state.clone(), since));
     tokio::select! {
         ended = &mut up => ended.map(drop),
-        ended = pump(&mut from_server, &mut to_client, state) => match ended? {
+        ended = pump(&mut from_server, &mut to_client, state.clone(), since) => match ended? {
             Ended::AtItsSource => Ok(()),
             // What a client had written before it was killed is on its way, and arrives.
             Ended::AtItsTarget => up.await.map(drop),
@@ -106,16 +134,17 @@ enum Ended {
 async fn pump(
     from: &mut (impl AsyncRead + Unpin),
     to: &mut (impl AsyncWrite + Unpin),
-    mut state: watch::Receiver<Link>,
+    mut state: watch::Receiver<State>,
+    since: u64,
 ) -> std::io::Result<Ended> {
     let mut chunk = vec![0; CHUNK];
-    let mut is_dead = *state.borrow_and_update() == Link::HalfOpen;
+    let mut is_dead = state.borrow_and_update().is_dead(since);
     loop {
         let read = tokio::select! {
             read = from.read(&mut chunk) => read?,
             changed = state.changed() => match changed {
                 Ok(()) => {
-                    is_dead |= *state.borrow_and_update() == Link::HalfOpen;
+                    is_dead |= state.borrow_and_update().is_dead(since);
                     continue;
                 }
                 Err(_) => return Ok(Ended::AtItsSource),
@@ -134,7 +163,7 @@ async fn pump(
         if to.write_all(chunk.get(..read).unwrap_or_default()).await.is_err() {
             return Ok(Ended::AtItsTarget);
         }
-        let link = *state.borrow();
+        let link = state.borrow().link;
         if let Link::Slow(rate) = link {
             tokio::time::sleep(Duration::from_secs_f64(read as f64 / f64::from(rate))).await;
         }
@@ -181,6 +210,16 @@ mod tests {
         proxy.set(Link::Open);
         assert!(!answers(&mut old, Duration::from_millis(200)).await);
         assert!(answers(&mut connect(&proxy).await, SOON).await);
+    }
+
+    #[tokio::test]
+    async fn frozen_connections_stay_silent_for_ever_and_new_ones_work_at_once() {
+        let proxy = echo().await;
+        let mut old = connect(&proxy).await;
+        assert!(answers(&mut old, SOON).await);
+        proxy.freeze();
+        assert!(answers(&mut connect(&proxy).await, SOON).await);
+        assert!(!answers(&mut old, Duration::from_millis(200)).await);
     }
 
     #[tokio::test]
