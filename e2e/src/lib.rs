@@ -40,6 +40,7 @@ pub mod processes;
 pub mod programs;
 pub mod progress;
 pub mod provider;
+pub mod shared;
 pub mod stream;
 pub mod system;
 pub mod wait;

@@ -7,15 +7,15 @@ use async_nats::jetstream;
 use meshsync_e2e::faults::{Link, NAMESPACE, Trial};
 use meshsync_e2e::metrics::Metrics;
 use meshsync_e2e::nats::Nats;
-use meshsync_e2e::{await_condition, lab};
+use meshsync_e2e::{await_condition, shared};
 use serde_json::json;
 
 const DEADLINE: Duration = Duration::from_secs(60);
 
 #[test]
 fn it_is_gone_for_a_minute() -> Result<()> {
-    lab::run("broker-gone", async |lab| {
-        let trial = Trial::begin(lab, lab.nats().jetstream()).await?;
+    shared::run("broker-gone", async |lab, cluster| {
+        let trial = Trial::begin(lab, cluster, lab.nats().jetstream()).await?;
         trial.nats.kill().await?;
         trial.behind_since(60.0).await?;
         let metrics = Metrics::of_agent().await?;
@@ -29,8 +29,8 @@ fn it_is_gone_for_a_minute() -> Result<()> {
 
 #[test]
 fn it_is_killed_again_and_again() -> Result<()> {
-    lab::run("broker-killed", async |lab| {
-        let trial = Trial::begin(lab, lab.nats().jetstream()).await?;
+    shared::run("broker-killed", async |lab, cluster| {
+        let trial = Trial::begin(lab, cluster, lab.nats().jetstream()).await?;
         for number in 0..6 {
             trial.nats.kill().await?;
             trial.nats.start().await?;
@@ -43,8 +43,8 @@ fn it_is_killed_again_and_again() -> Result<()> {
 
 #[test]
 fn it_comes_back_empty_and_its_stream_is_deleted() -> Result<()> {
-    lab::run("broker-empty", async |lab| {
-        let trial = Trial::begin(lab, lab.nats().jetstream()).await?;
+    shared::run("broker-empty", async |lab, cluster| {
+        let trial = Trial::begin(lab, cluster, lab.nats().jetstream()).await?;
         trial.nats.kill().await?;
         trial.nats.forget_streams()?;
         trial.churn.go_on(100).await?;
@@ -57,8 +57,8 @@ fn it_comes_back_empty_and_its_stream_is_deleted() -> Result<()> {
 
 #[test]
 fn the_way_to_it_is_slow() -> Result<()> {
-    lab::run("broker-slow", async |lab| {
-        let trial = Trial::begin(lab, lab.nats().jetstream()).await?;
+    shared::run("broker-slow", async |lab, cluster| {
+        let trial = Trial::begin(lab, cluster, lab.nats().jetstream()).await?;
         // Less than the churn makes.
         trial.proxy.set(Link::Slow(20_000));
         trial.churn.go_on(1_500).await?;
@@ -72,8 +72,8 @@ fn the_way_to_it_is_slow() -> Result<()> {
 
 #[test]
 fn the_way_to_it_is_cut_and_falls_silent() -> Result<()> {
-    lab::run("broker-link", async |lab| {
-        let trial = Trial::begin(lab, lab.nats().jetstream()).await?;
+    shared::run("broker-link", async |lab, cluster| {
+        let trial = Trial::begin(lab, cluster, lab.nats().jetstream()).await?;
         for _ in 0..10 {
             trial.proxy.set(Link::Cut);
             trial.churn.go_on(5).await?;
@@ -90,8 +90,8 @@ fn the_way_to_it_is_cut_and_falls_silent() -> Result<()> {
 
 #[test]
 fn its_stream_is_full() -> Result<()> {
-    lab::run("broker-full", async |lab| {
-        let trial = Trial::begin(lab, lab.nats().jetstream()).await?;
+    shared::run("broker-full", async |lab, cluster| {
+        let trial = Trial::begin(lab, cluster, lab.nats().jetstream()).await?;
         let context = jetstream::new(trial.nats.client().await?);
         let name = context.stream_by_subject("meshsync.state.>").await?;
         let limit = async |bytes: i64| {
@@ -109,8 +109,8 @@ fn its_stream_is_full() -> Result<()> {
 
 #[test]
 fn it_may_store_no_more() -> Result<()> {
-    lab::run("broker-quota", async |lab| {
-        let trial = Trial::begin(lab, lab.nats().jetstream()).await?;
+    shared::run("broker-quota", async |lab, cluster| {
+        let trial = Trial::begin(lab, cluster, lab.nats().jetstream()).await?;
         trial.nats.stop().await?;
         trial.nats.configure("jetstream", json!({"store_dir": trial.nats.store_dir(), "max_file_store": 1_024}))?;
         // It cannot even restore what it has.
@@ -125,11 +125,12 @@ fn it_may_store_no_more() -> Result<()> {
 
 #[test]
 fn its_token_is_another_one_for_a_while() -> Result<()> {
-    lab::run("broker-token", async |lab| {
+    shared::run("broker-token", async |lab, cluster| {
         let token = |nats: &Nats, token: &str| nats.configure("authorization", json!({"token": token}));
-        let trial =
-            Trial::begin_with(lab, lab.nats().jetstream().token("first"), |agent| agent.env("NATS_TOKEN", "first"))
-                .await?;
+        let trial = Trial::begin_with(lab, cluster, lab.nats().jetstream().token("first"), |agent| {
+            agent.env("NATS_TOKEN", "first")
+        })
+        .await?;
         trial.nats.stop().await?;
         token(&trial.nats, "second")?;
         // Its own clients are refused as well: nobody waits for it here.
@@ -146,8 +147,8 @@ fn its_token_is_another_one_for_a_while() -> Result<()> {
 
 #[test]
 fn an_object_is_larger_than_its_messages_may_be() -> Result<()> {
-    lab::run("broker-payload", async |lab| {
-        let trial = Trial::begin(lab, lab.nats().jetstream().max_payload(64 * 1024)).await?;
+    shared::run("broker-payload", async |lab, cluster| {
+        let trial = Trial::begin(lab, cluster, lab.nats().jetstream().max_payload(64 * 1024)).await?;
         let large = json!({
             "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "large", "namespace": NAMESPACE},
             "data": {"text": "x".repeat(200 * 1024)},

@@ -7,15 +7,15 @@ use jiff::{SignedDuration, Timestamp};
 use meshsync_e2e::bench::load;
 use meshsync_e2e::faults::{Clock, Link, MemoryLimit, Trial};
 use meshsync_e2e::metrics::Metrics;
-use meshsync_e2e::{await_condition, lab};
+use meshsync_e2e::{await_condition, shared};
 
 /// What an agent that is asked to stop may take: a pod gets 30 s by default.
 const STOPS_WITHIN: Duration = Duration::from_secs(20);
 
 #[test]
 fn it_is_killed_in_the_middle_of_its_snapshot() -> Result<()> {
-    lab::run("process-snapshot", async |lab| {
-        let trial = Trial::begin(lab, lab.nats().jetstream()).await?;
+    shared::run("process-snapshot", async |lab, cluster| {
+        let trial = Trial::begin(lab, cluster, lab.nats().jetstream()).await?;
         trial.agent.kill().await?;
         load::load(&trial.cluster.client().await?, 1_000).await?;
         trial.nats.drop_streams().await?;
@@ -40,8 +40,8 @@ fn it_is_killed_in_the_middle_of_its_snapshot() -> Result<()> {
 
 #[test]
 fn it_is_killed_in_the_middle_of_batches_and_before_checkpoints() -> Result<()> {
-    lab::run("process-batch", async |lab| {
-        let trial = Trial::begin(lab, lab.nats().jetstream()).await?;
+    shared::run("process-batch", async |lab, cluster| {
+        let trial = Trial::begin(lab, cluster, lab.nats().jetstream()).await?;
         for told in [1, 2, 60, 3, 150, 30, 300] {
             trial.agent.kill().await?;
             trial.churn.go_on(50).await?;
@@ -63,8 +63,8 @@ fn it_is_killed_in_the_middle_of_batches_and_before_checkpoints() -> Result<()> 
 
 #[test]
 fn it_is_killed_while_its_last_words_are_on_a_slow_way() -> Result<()> {
-    lab::run("process-words", async |lab| {
-        let trial = Trial::begin(lab, lab.nats().jetstream()).await?;
+    shared::run("process-words", async |lab, cluster| {
+        let trial = Trial::begin(lab, cluster, lab.nats().jetstream()).await?;
         for round in 0..4 {
             // What is on the way waits there for almost a second after the link is good again: the next one begins before.
             trial.proxy.set(Link::Slow(5_000));
@@ -86,8 +86,8 @@ fn it_is_killed_while_its_last_words_are_on_a_slow_way() -> Result<()> {
 
 #[test]
 fn it_is_asked_to_stop_under_load() -> Result<()> {
-    lab::run("process-stop", async |lab| {
-        let trial = Trial::begin(lab, lab.nats().jetstream()).await?;
+    shared::run("process-stop", async |lab, cluster| {
+        let trial = Trial::begin(lab, cluster, lab.nats().jetstream()).await?;
         for _ in 0..3 {
             let status = trial.agent.stop(STOPS_WITHIN).await?;
             ensure!(status.success(), "it ended with {status}");
@@ -110,8 +110,8 @@ fn it_is_asked_to_stop_under_load() -> Result<()> {
 
 #[test]
 fn its_memory_does_not_grow_with_what_waits() -> Result<()> {
-    lab::run("process-memory", async |lab| {
-        let trial = Trial::begin(lab, lab.nats().jetstream()).await?;
+    shared::run("process-memory", async |lab, cluster| {
+        let trial = Trial::begin(lab, cluster, lab.nats().jetstream()).await?;
         load::load(&trial.cluster.client().await?, 1_000).await?;
         trial.agent.stop(STOPS_WITHIN).await?;
         // One that goes on from a stream holds no bodies: the one to measure has them all.
@@ -134,9 +134,9 @@ fn its_memory_does_not_grow_with_what_waits() -> Result<()> {
 
 #[test]
 fn its_memory_is_limited_to_just_above_what_it_needs() -> Result<()> {
-    lab::run("process-limit", async |lab| {
+    shared::run("process-limit", async |lab, cluster| {
         let limit = MemoryLimit::new(lab)?;
-        let trial = Trial::begin_with(lab, lab.nats().jetstream(), |agent| limit.of(agent)).await?;
+        let trial = Trial::begin_with(lab, cluster, lab.nats().jetstream(), |agent| limit.of(agent)).await?;
         load::load(&trial.cluster.client().await?, 1_000).await?;
         trial.live().await?;
         ensure!(limit.used()? > 8 * 1024 * 1024, "the agent is not in the group: {} bytes", limit.used()?);
@@ -159,9 +159,9 @@ fn its_memory_is_limited_to_just_above_what_it_needs() -> Result<()> {
 
 #[test]
 fn its_clock_jumps() -> Result<()> {
-    lab::run("process-clock", async |lab| {
+    shared::run("process-clock", async |lab, cluster| {
         let clock = Clock::new(lab.dir())?;
-        let trial = Trial::begin_with(lab, lab.nats().jetstream(), |agent| clock.of(agent)).await?;
+        let trial = Trial::begin_with(lab, cluster, lab.nats().jetstream(), |agent| clock.of(agent)).await?;
         for hours in [1, -2, 26, 0] {
             clock.jump(hours * 3_600)?;
             let began = hour_in(hours);
@@ -189,8 +189,8 @@ fn hour_in(hours: i64) -> String {
 
 #[test]
 fn a_second_one_runs_by_mistake() -> Result<()> {
-    lab::run("process-two", async |lab| {
-        let trial = Trial::begin(lab, lab.nats().jetstream()).await?;
+    shared::run("process-two", async |lab, cluster| {
+        let trial = Trial::begin(lab, cluster, lab.nats().jetstream()).await?;
         let second = lab
             .agent_named("second-agent")?
             .arg("run")

@@ -14,7 +14,7 @@ use crate::progress::say;
 /// Objects that are created at the same time.
 const WRITERS: usize = 24;
 
-/// Creates `count` objects through the API.
+/// Creates `count` objects through the API; those that are there already are left as they are.
 ///
 /// # Errors
 /// The first write that fails.
@@ -22,10 +22,10 @@ pub async fn load(client: &Client, count: usize) -> Result<()> {
     let started = Instant::now();
     for namespace in namespaces(count) {
         let body = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}});
-        send(client, "POST", "/api/v1/namespaces", &body).await?;
+        create(client, "/api/v1/namespaces", &body).await?;
     }
     let mut done = 0;
-    let mut writes = stream::iter(items(count)).map(|item| create(client, item)).buffer_unordered(WRITERS);
+    let mut writes = stream::iter(items(count)).map(|item| create_item(client, item)).buffer_unordered(WRITERS);
     while writes.try_next().await?.is_some() {
         done += 1;
         if done % 2000 == 0 {
@@ -35,14 +35,25 @@ pub async fn load(client: &Client, count: usize) -> Result<()> {
     Ok(())
 }
 
-async fn create(client: &Client, item: Item) -> Result<()> {
+async fn create_item(client: &Client, item: Item) -> Result<()> {
     let collection = item.kind.collection(&item.namespace);
-    send(client, "POST", &collection, &item.body).await?;
+    create(client, &collection, &item.body).await?;
     if let Some(status) = item.status {
         let path = format!("{collection}/{}/status", item.name);
         send(client, "PATCH", &path, &json!({"status": status})).await?;
     }
     Ok(())
+}
+
+async fn create(client: &Client, collection: &str, body: &serde_json::Value) -> Result<()> {
+    match send(client, "POST", collection, body).await {
+        Err(error) if is_conflict(&error) => Ok(()),
+        created => created,
+    }
+}
+
+fn is_conflict(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref::<kube::Error>(), Some(kube::Error::Api(status)) if status.code == 409)
 }
 
 pub(super) async fn send(client: &Client, method: &str, path: &str, body: &serde_json::Value) -> Result<()> {

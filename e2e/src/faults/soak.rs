@@ -1,5 +1,6 @@
 //! Hours of random faults under churn: nothing may get lost, and nothing may grow.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
@@ -9,6 +10,7 @@ use serde::Serialize;
 use super::proxy::Link;
 use super::trial::Trial;
 use crate::bench::process::{descriptors, usage};
+use crate::cluster::Level;
 use crate::lab::Lab;
 use crate::progress::say;
 
@@ -88,7 +90,9 @@ pub struct Outcome {
 /// # Errors
 /// What does not hold, or what grew.
 pub async fn soak(lab: &Lab, plan: Plan) -> Result<Outcome> {
-    let trial = Trial::begin(lab, lab.nats().jetstream()).await?;
+    let cluster = lab.cluster(Level::Api).apiserver_arg("--disable-admission-plugins=ServiceAccount");
+    let cluster = Arc::new(cluster.start().await?);
+    let trial = Trial::begin(lab, &cluster, lab.nats().jetstream()).await?;
     let mut outcome = Outcome { seed: plan.seed, ..Outcome::default() };
     if let Some(outage) = plan.outage {
         outcome.outage_rss_mib = be_away(&trial, outage).await.context("while the broker is away")?;

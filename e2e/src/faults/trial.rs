@@ -1,5 +1,7 @@
 //! A cluster that always changes, an agent that reaches its broker through a [`Proxy`], and witnesses of all that is said.
 
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -10,7 +12,7 @@ use super::proxy::Proxy;
 use crate::await_condition;
 use crate::bench::process;
 use crate::churn::{Churn, Write};
-use crate::cluster::{Cluster, Level};
+use crate::cluster::Cluster;
 use crate::everything::{NOT_WATCHED, await_equal, view_differences};
 use crate::lab::Lab;
 use crate::metrics::Metrics;
@@ -32,19 +34,21 @@ const ENOUGH: usize = 100;
 /// Begins with everything running and consumers that hold the cluster; ends with the checker's verdict.
 ///
 /// ```no_run
-/// # async fn example(lab: &meshsync_e2e::Lab) -> anyhow::Result<()> {
+/// # fn example() -> anyhow::Result<()> {
 /// use meshsync_e2e::faults::{Link, Trial};
-/// let trial = Trial::begin(lab, lab.nats().jetstream()).await?;
-/// trial.proxy.set(Link::Cut);
-/// trial.churn.go_on(100).await?;
-/// trial.proxy.set(Link::Open);
-/// trial.end().await
+/// meshsync_e2e::shared::run("cut", async |lab, cluster| {
+///     let trial = Trial::begin(lab, cluster, lab.nats().jetstream()).await?;
+///     trial.proxy.set(Link::Cut);
+///     trial.churn.go_on(100).await?;
+///     trial.proxy.set(Link::Open);
+///     trial.end().await
+/// })
 /// # }
 /// ```
 #[derive(Debug)]
 pub struct Trial {
     /// The cluster.
-    pub cluster: Cluster,
+    pub cluster: Arc<Cluster>,
     /// The broker.
     pub nats: Nats,
     /// Between agent and broker; everybody else reaches the broker without it.
@@ -63,19 +67,38 @@ impl Trial {
     ///
     /// # Errors
     /// The first step that fails.
-    pub async fn begin(lab: &Lab, nats: NatsBuilder) -> Result<Self> {
-        Self::begin_with(lab, nats, |agent| agent).await
+    pub async fn begin(lab: &Lab, cluster: &Arc<Cluster>, nats: NatsBuilder) -> Result<Self> {
+        Self::begin_with(lab, cluster, nats, |agent| agent).await
     }
 
     /// As [`begin`](Self::begin), with an agent that is `prepared` first.
     ///
     /// # Errors
     /// The first step that fails.
-    pub async fn begin_with(lab: &Lab, nats: NatsBuilder, prepared: impl FnOnce(Daemon) -> Daemon) -> Result<Self> {
-        // The plugin asks for ServiceAccounts, which controllers would make.
-        let cluster =
-            lab.cluster(Level::Api).apiserver_arg("--disable-admission-plugins=ServiceAccount").start().await?;
-        cluster.kubectl(["create", "namespace", NAMESPACE]).await?;
+    pub async fn begin_with(
+        lab: &Lab,
+        cluster: &Arc<Cluster>,
+        nats: NatsBuilder,
+        prepared: impl FnOnce(Daemon) -> Daemon,
+    ) -> Result<Self> {
+        Self::begin_at(lab, cluster, nats, cluster.kubeconfig(), prepared).await
+    }
+
+    /// As [`begin_with`](Self::begin_with), with an agent that reaches the API server as `kubeconfig` says.
+    ///
+    /// # Errors
+    /// The first step that fails.
+    pub async fn begin_at(
+        lab: &Lab,
+        cluster: &Arc<Cluster>,
+        nats: NatsBuilder,
+        kubeconfig: &Path,
+        prepared: impl FnOnce(Daemon) -> Daemon,
+    ) -> Result<Self> {
+        let cluster = Arc::clone(cluster);
+        let namespace = serde_json::json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}});
+        cluster.apply(namespace.to_string()).await?;
+        cluster.kubectl(["delete", "configmap", "--all", "-n", NAMESPACE]).await?;
         let nats = nats.start().await?;
         let address = nats.url();
         let proxy = Proxy::start(address.trim_start_matches("nats://")).await?;
@@ -83,7 +106,7 @@ impl Trial {
         let heard = Recorder::subscribe(nats.client().await?).await?;
         let stored = Consumer::stored(nats.client().await?, None).await?;
         let churn = Churn::start(&cluster, NAMESPACE).await?;
-        let agent = prepared(lab.agent()?.arg("run").arg("--kubeconfig").arg(cluster.kubeconfig()))
+        let agent = prepared(lab.agent()?.arg("run").arg("--kubeconfig").arg(kubeconfig))
             .env("LOG_LEVEL", "info,meshsync_agent=debug")
             .env("BROKER_URL", format!("nats://{}", proxy.address()));
         agent.start()?;
@@ -113,6 +136,18 @@ impl Trial {
             async || Ok((self.history.len() >= until).then_some(())),
         )
         .await
+    }
+
+    /// Objects of a kind that consumers of the stream hold.
+    #[must_use]
+    pub fn stored(&self, api_version: &str, kind: &str) -> usize {
+        self.stored.view().count(api_version, kind)
+    }
+
+    /// What the stream carried so far.
+    #[must_use]
+    pub fn carried(&self) -> Vec<Entry> {
+        self.history.entries()
     }
 
     /// Waits until the agent says that changes wait for the broker since `seconds`.

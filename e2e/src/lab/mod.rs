@@ -220,7 +220,7 @@ pub fn run(name: &str, scenario: impl AsyncFnOnce(&Lab) -> Result<()> + Send) ->
     let lab = Lab::create(&format!("{name}-{}", std::process::id()), Lifetime::ThisProcess)?;
     let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| lab.enter(scenario)));
     if !matches!(outcome, Ok(Ok(()))) {
-        report_failure(&lab);
+        report_failure(&lab, name);
     }
     let gone = lab.take_down().with_context(|| format!("lab `{name}` left something behind"));
     match outcome {
@@ -231,10 +231,10 @@ pub fn run(name: &str, scenario: impl AsyncFnOnce(&Lab) -> Result<()> + Send) ->
 }
 
 #[expect(clippy::print_stderr, reason = "libtest shows a failed test what the print macros wrote, and only that")]
-fn report_failure(lab: &Lab) {
+pub(crate) fn report_failure(lab: &Lab, name: &str) {
     let kept = owner::keep_logs(&lab.dir, &lab.name)
         .map_or_else(|error| format!("not kept: {error:#}"), |path| path.display().to_string());
-    eprintln!("lab `{}` failed; its logs: {kept}\n{}", lab.name, lab.log_tails(25));
+    eprintln!("`{name}` failed in lab `{}`; its logs: {kept}\n{}", lab.name, lab.log_tails(25));
 }
 
 pub(crate) fn namespace_of(lab: &str) -> String {
