@@ -44,7 +44,8 @@ fn replayed_events_are_measured() -> Result<()> {
 #[test]
 fn a_soak_checks_what_it_damages() -> Result<()> {
     lab::run("measure-soak", async |lab| {
-        let plan = Plan { duration: Duration::from_secs(20), outage: Some(Duration::from_secs(5)), seed: 3 };
+        let plan =
+            Plan { duration: Duration::from_secs(20), outage: Some(Duration::from_secs(5)), frozen: None, seed: 3 };
         let outcome = soak(lab, plan).await?;
         ensure!(outcome.faults > 0 && outcome.outage_rss_mib > 1.0 && !outcome.judged, "{outcome:?}");
         Ok(())

@@ -17,6 +17,7 @@ const EXAMPLES: &str = "Examples:
   cargo lab soak                                   an hour of random faults
   cargo lab soak --minutes 480                     a night of them
   cargo lab soak --minutes 0 --outage-minutes 30   the broker is away for half an hour, and nothing else
+  cargo lab soak --minutes 0 --frozen-minutes 10   connections to the API server die in silence, and nothing else
   cargo lab soak --seed 7                          the faults of an earlier run that said `seed 7`";
 
 #[derive(Debug, Args)]
@@ -28,6 +29,9 @@ pub(super) struct SoakArgs {
     /// For how long the broker is away before that
     #[arg(long, value_name = "NUMBER")]
     outage_minutes: Option<u64>,
+    /// For how long, after that, connections to the API server that were open are dead while new ones work
+    #[arg(long, value_name = "NUMBER")]
+    frozen_minutes: Option<u64>,
     /// Repeats the faults of the run that named this number
     #[arg(long, value_name = "NUMBER")]
     seed: Option<u64>,
@@ -45,6 +49,7 @@ pub(super) fn run(args: &SoakArgs) -> Result<ExitCode> {
     let plan = Plan {
         duration: minutes(args.minutes),
         outage: args.outage_minutes.map(minutes),
+        frozen: args.frozen_minutes.map(minutes),
         seed: args.seed.map_or_else(some_seed, Ok)?,
     };
     say(format!("seed {}", plan.seed));

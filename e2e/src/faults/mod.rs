@@ -1,13 +1,16 @@
 //! Faults, injected on the real thing, and the checker that tells whether an agent stood them.
 
 mod clock;
+mod frozen;
 pub mod invariants;
 mod memory_limit;
 mod proxy;
+mod server_link;
 pub mod soak;
 mod trial;
 
 pub use clock::Clock;
 pub use memory_limit::MemoryLimit;
 pub use proxy::{Link, Proxy};
+pub use server_link::ServerLink;
 pub use trial::{NAMESPACE, Trial};

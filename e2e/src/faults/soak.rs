@@ -7,7 +7,9 @@ use anyhow::{Context as _, Result, ensure};
 use fastrand::Rng;
 use serde::Serialize;
 
-use super::proxy::Link;
+use super::frozen::be_frozen;
+use super::proxy::{Link, Proxy};
+use super::server_link::ServerLink;
 use super::trial::Trial;
 use crate::bench::process::{descriptors, usage};
 use crate::cluster::Level;
@@ -24,7 +26,7 @@ const SLACK_MIB: f64 = 4.0;
 /// Descriptors by which they may differ: connections that are being closed.
 const SLACK_DESCRIPTORS: usize = 3;
 
-/// What befalls the broker, the way to it, or the API server.
+/// What befalls the broker, the API server, or the ways to them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fault {
     LinkCut,
@@ -34,9 +36,12 @@ enum Fault {
     BrokerEmptied,
     StreamDeleted,
     ApiServerKilled,
+    ApiLinkCut,
+    ApiLinkHalfOpen,
+    ApiLinkFrozen,
 }
 
-const FAULTS: [Fault; 7] = [
+const FAULTS: [Fault; 10] = [
     Fault::LinkCut,
     Fault::LinkHalfOpen,
     Fault::LinkSlow,
@@ -44,6 +49,9 @@ const FAULTS: [Fault; 7] = [
     Fault::BrokerEmptied,
     Fault::StreamDeleted,
     Fault::ApiServerKilled,
+    Fault::ApiLinkCut,
+    Fault::ApiLinkHalfOpen,
+    Fault::ApiLinkFrozen,
 ];
 
 /// How long, and with which faults.
@@ -53,6 +61,8 @@ pub struct Plan {
     pub duration: Duration,
     /// For how long the broker is away before that.
     pub outage: Option<Duration>,
+    /// For how long, after that, connections to the API server that were open are dead while new ones work.
+    pub frozen: Option<Duration>,
     /// The same number gives the same faults.
     pub seed: u64,
 }
@@ -90,19 +100,23 @@ pub struct Outcome {
 /// # Errors
 /// What does not hold, or what grew.
 pub async fn soak(lab: &Lab, plan: Plan) -> Result<Outcome> {
-    let cluster = lab.cluster(Level::Api).apiserver_arg("--disable-admission-plugins=ServiceAccount");
-    let cluster = Arc::new(cluster.start().await?);
-    let trial = Trial::begin(lab, &cluster, lab.nats().jetstream()).await?;
+    let cluster =
+        Arc::new(lab.cluster(Level::Api).apiserver_arg("--disable-admission-plugins=ServiceAccount").start().await?);
+    let link = ServerLink::start(&cluster, lab.dir()).await?;
+    let trial = Trial::begin_at(lab, &cluster, lab.nats().jetstream(), link.kubeconfig(), |agent| agent).await?;
     let mut outcome = Outcome { seed: plan.seed, ..Outcome::default() };
     if let Some(outage) = plan.outage {
         outcome.outage_rss_mib = be_away(&trial, outage).await.context("while the broker is away")?;
+    }
+    if let Some(frozen) = plan.frozen {
+        be_frozen(&trial, &link, frozen).await.context("while connections to the API server are frozen")?;
     }
     let (mut random, began, mut samples) = (Rng::with_seed(plan.seed), Instant::now(), Vec::new());
     while began.elapsed() < plan.duration {
         let fault = random.choice(FAULTS).unwrap_or(Fault::LinkCut);
         let length = Duration::from_secs(random.u64(SECONDS));
         let after = format!("after fault {}, {fault:?} for {length:?}", samples.len() + 1);
-        inject(&trial, fault, length).await.with_context(|| after.clone())?;
+        inject(&trial, &link, fault, length).await.with_context(|| after.clone())?;
         trial.live().await.with_context(|| after.clone())?;
         let sample = sample(&trial)?;
         say(format!("{after}: {:.1} MiB, {} descriptors", sample.rss_mib, sample.descriptors));
@@ -131,16 +145,19 @@ async fn be_away(trial: &Trial, outage: Duration) -> Result<f64> {
     Ok(largest)
 }
 
-async fn inject(trial: &Trial, fault: Fault, length: Duration) -> Result<()> {
-    let link = async |link: Link| {
-        trial.proxy.set(link);
+async fn inject(trial: &Trial, server: &ServerLink, fault: Fault, length: Duration) -> Result<()> {
+    let link = async |proxy: &Proxy, link: Link| {
+        proxy.set(link);
         tokio::time::sleep(length).await;
-        trial.proxy.set(Link::Open);
+        proxy.set(Link::Open);
     };
     match fault {
-        Fault::LinkCut => link(Link::Cut).await,
-        Fault::LinkHalfOpen => link(Link::HalfOpen).await,
-        Fault::LinkSlow => link(Link::Slow(20_000)).await,
+        Fault::LinkCut => link(&trial.proxy, Link::Cut).await,
+        Fault::LinkHalfOpen => link(&trial.proxy, Link::HalfOpen).await,
+        Fault::LinkSlow => link(&trial.proxy, Link::Slow(20_000)).await,
+        Fault::ApiLinkCut => link(&server.proxy, Link::Cut).await,
+        Fault::ApiLinkHalfOpen => link(&server.proxy, Link::HalfOpen).await,
+        Fault::ApiLinkFrozen => server.proxy.freeze(),
         Fault::BrokerKilled | Fault::BrokerEmptied => {
             trial.nats.kill().await?;
             if fault == Fault::BrokerEmptied {

@@ -1,0 +1,54 @@
+//! Minutes in which the connections to the API server that were open are dead, and new ones work.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use serde_json::json;
+
+use super::server_link::ServerLink;
+use super::trial::Trial;
+use crate::await_condition;
+use crate::progress::say;
+
+/// Within this time a new type is watched, frozen connections or not.
+const WATCHED_WITHIN: Duration = Duration::from_secs(90);
+/// How often there is a new type.
+const NEW_TYPE_EVERY: Duration = Duration::from_secs(60);
+
+/// Freezes the connections that are open, and wants each new type of the following time to be watched soon.
+pub(super) async fn be_frozen(trial: &Trial, link: &ServerLink, duration: Duration) -> Result<()> {
+    let began = Instant::now();
+    link.proxy.freeze();
+    let mut number = 0;
+    while began.elapsed() < duration {
+        let (made, kind) = (Instant::now(), format!("Frozen{number}"));
+        make_type(trial, &kind).await?;
+        await_condition(&format!("{kind} is watched"), WATCHED_WITHIN, async || {
+            Ok((trial.stored("frozen.example.com/v1", &kind) == 1).then_some(()))
+        })
+        .await?;
+        say(format!("frozen for {} s: {kind} after {:.1} s", began.elapsed().as_secs(), made.elapsed().as_secs_f64()));
+        trial.live().await.context("while connections are frozen")?;
+        let left = duration.saturating_sub(began.elapsed());
+        tokio::time::sleep(NEW_TYPE_EVERY.saturating_sub(made.elapsed()).min(left)).await;
+        number += 1;
+    }
+    Ok(())
+}
+
+/// Makes a type with one object.
+async fn make_type(trial: &Trial, kind: &str) -> Result<()> {
+    let (singular, plural) = (kind.to_lowercase(), format!("{}s", kind.to_lowercase()));
+    let schema = json!({"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}});
+    let definition = json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": format!("{plural}.frozen.example.com")},
+        "spec": {"group": "frozen.example.com", "scope": "Namespaced",
+            "names": {"plural": plural, "singular": singular, "kind": kind},
+            "versions": [{"name": "v1", "served": true, "storage": true, "schema": schema}]}});
+    trial.cluster.apply(definition.to_string()).await?;
+    let object = json!({"apiVersion": "frozen.example.com/v1", "kind": kind, "metadata": {"name": "one", "namespace": "default"}});
+    await_condition("its object is accepted", WATCHED_WITHIN, async || {
+        Ok(trial.cluster.apply(object.to_string()).await.ok().map(drop))
+    })
+    .await
+}
