@@ -47,18 +47,41 @@ pub async fn agent_snapshot() -> Result<Vec<Value>> {
     text.lines().map(|line| serde_json::from_str(line).with_context(|| format!("not an object: {line}"))).collect()
 }
 
+/// What the loops of the agent that runs as a process in the lab do, by type.
+///
+/// # Errors
+/// When it does not answer.
+pub async fn agent_watches() -> Result<Value> {
+    Ok(serde_json::from_str(&get(AGENT_DEBUG, "/debug/watches").await?)?)
+}
+
+/// Whether the agent that runs as a process in the lab says that it is ready, and what it says.
+///
+/// # Errors
+/// When it does not answer.
+pub async fn agent_readiness() -> Result<(bool, String)> {
+    let request = Request::get("/readyz").body(kube::client::Body::empty())?;
+    let answer = client(AGENT_PROBES)?.send(request).await.context("no answer from /readyz")?;
+    let is_ready = answer.status().is_success();
+    let body = answer.into_body().collect_bytes().await.context("half an answer from /readyz")?;
+    Ok((is_ready, String::from_utf8_lossy(&body).into_owned()))
+}
+
 /// What a server of plain HTTP in the lab answers.
 ///
 /// # Errors
 /// When it does not answer, or with an error.
 pub async fn get(address: &str, path: &str) -> Result<String> {
+    let text = client(address)?.request_text(Request::get(path).body(Vec::new())?).await;
+    text.with_context(|| format!("no answer from http://{address}{path}"))
+}
+
+fn client(address: &str) -> Result<kube::Client> {
     let mut config = kube::Config::new(format!("http://{address}").parse()?);
     // An answer of 503 is an answer.
     config.default_retry = false;
     config.read_timeout = Some(Duration::from_secs(10));
-    let client = kube::Client::try_from(config)?;
-    let text = client.request_text(Request::get(path).body(Vec::new())?).await;
-    text.with_context(|| format!("no answer from http://{address}{path}"))
+    Ok(kube::Client::try_from(config)?)
 }
 
 fn value_of(name: &str, line: &str) -> Option<f64> {

@@ -1,5 +1,6 @@
 //! Faults, injected on the real thing, and the checker that tells whether an agent stood them.
 
+mod api_proxy;
 mod clock;
 mod frozen;
 pub mod invariants;
@@ -9,6 +10,7 @@ mod server_link;
 pub mod soak;
 mod trial;
 
+pub use api_proxy::{Answer, ApiProxy, Asked, Rule};
 pub use clock::Clock;
 pub use memory_limit::MemoryLimit;
 pub use proxy::{Link, Proxy};
