@@ -42,6 +42,16 @@ fn replayed_events_are_measured() -> Result<()> {
 }
 
 #[test]
+fn very_many_types_get_ready_on_small_file_limits_and_probes_answer() -> Result<()> {
+    lab::run("measure-types", async |lab| {
+        let types = replay::types(lab, &binary("meshsync-agent")?, 1_500, 256).await?;
+        // A quick answer takes a millisecond; a machine that is busy with other tests is given more.
+        ensure!(types.probes > 200 && types.slowest_ms < 1_000.0, "{types:?}");
+        Ok(())
+    })
+}
+
+#[test]
 fn a_soak_checks_what_it_damages() -> Result<()> {
     lab::run("measure-soak", async |lab| {
         let plan =

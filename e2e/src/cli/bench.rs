@@ -15,6 +15,9 @@ use crate::bench::{replay, snapshot};
 use crate::cluster::Level;
 use crate::lab::{self, Lab};
 
+/// Soft limit of open files that a process has by default.
+const DEFAULT_FILES: u64 = 1_024;
+
 #[derive(Debug, Args)]
 pub(super) struct BenchArgs {
     /// What to measure
@@ -44,6 +47,9 @@ pub(super) struct BenchArgs {
     /// Events to send (throughput)
     #[arg(long, default_value_t = 300_000, value_name = "NUMBER")]
     events: u64,
+    /// Types beside the usual ones (types)
+    #[arg(long, default_value_t = 5_000, value_name = "NUMBER")]
+    types: usize,
     /// Measure the binary of the tests instead of an optimised one: quick, to see that the benchmark works
     #[arg(long)]
     debug: bool,
@@ -64,6 +70,8 @@ enum Scenario {
     Latency,
     /// The broker is away while events go on; replayed
     Outage,
+    /// Very many types, on the file limits that a process has by default; replayed
+    Types,
 }
 
 /// Measures and prints.
@@ -102,6 +110,7 @@ async fn measure(lab: &Lab, agent: &Path, args: &BenchArgs) -> Result<(String, V
         Scenario::Throughput => json!(replay::throughput(lab, agent, objects, args.events).await?),
         Scenario::Latency => json!(replay::latency(lab, agent, objects, args.rate.unwrap_or(1_000), duration).await?),
         Scenario::Outage => json!(replay::outage(lab, agent, objects, args.rate.unwrap_or(5_000), duration).await?),
+        Scenario::Types => json!(replay::types(lab, agent, args.types, DEFAULT_FILES).await?),
     };
     let line = |(name, value): (&String, &Value)| match value.as_f64() {
         Some(number) if value.is_f64() => format!("{name:<18} {number:>14.2}"),

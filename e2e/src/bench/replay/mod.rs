@@ -6,10 +6,12 @@ mod scenarios;
 mod server;
 mod stage;
 mod template;
+mod types;
 mod world;
 
 pub use record::{Recording, record};
 pub use scenarios::{Latency, Memory, Outage, Throughput, latency, memory, outage, throughput};
 pub use server::serve;
 pub use template::{CHANGE_LABEL, Copy, Template};
+pub use types::{Types, types};
 pub use world::World;

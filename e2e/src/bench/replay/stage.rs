@@ -36,7 +36,7 @@ pub(super) struct Stage {
     pub(super) seconds: f64,
 }
 
-async fn recording(lab: &Lab) -> Result<Recording> {
+pub(super) async fn recording(lab: &Lab) -> Result<Recording> {
     say(format!("recording a real API server with {RECORDED} objects"));
     let cluster = lab.cluster(Level::Api).apiserver_arg("--disable-admission-plugins=ServiceAccount").start().await?;
     let client = cluster.client().await?;
@@ -125,7 +125,7 @@ fn change_of(object: &Value) -> Option<u64> {
 }
 
 /// Writes a kubeconfig that leads to the replay.
-fn kubeconfig(dir: &Path, server: SocketAddr) -> Result<PathBuf> {
+pub(super) fn kubeconfig(dir: &Path, server: SocketAddr) -> Result<PathBuf> {
     let file = dir.join("replay.kubeconfig");
     let kubeconfig = json!({
         "apiVersion": "v1", "kind": "Config", "current-context": "replay",
