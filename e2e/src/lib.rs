@@ -21,6 +21,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "a test has a limit of its own")]
 
+pub mod aggregated;
 pub mod assets;
 pub mod bench;
 pub mod churn;
