@@ -70,7 +70,7 @@ enum Command {
     Snapshot(snapshot::SnapshotArgs),
     /// Print what is published, one line an event
     Tail(tail::TailArgs),
-    /// Compare what the broker holds with the cluster; exit code 1 if anything differs
+    /// Compare what the broker holds with the cluster; exit code 1 if anything differs, 3 if some types could not be compared
     Verify(Box<verify::VerifyArgs>),
 }
 

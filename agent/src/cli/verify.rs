@@ -1,6 +1,6 @@
 //! `verify`: is what the broker holds the cluster?
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,14 +21,14 @@ use super::source::SourceArgs;
 use super::{BUILD, progress};
 use crate::config::read_once;
 use crate::stream::{Subjects, open};
-use crate::verify::{Difference, Found, State, compare, strangers};
+use crate::verify::{Difference, Found, State, VerifyError, compare, strangers};
 use crate::watch::WatchSpec;
 
 /// How long the configuration may take to be read.
 const CONFIG_WITHIN: Duration = Duration::from_secs(10);
 /// Exit code when something differs.
 const DIFFERS: i32 = 1;
-/// Exit code when nothing differs of what could be read, which is not all.
+/// Exit code when nothing differs of what could be read, which is not all; that of `snapshot` for the same.
 const INCOMPLETE: i32 = 3;
 
 /// What to compare.
@@ -81,26 +81,22 @@ impl VerifyArgs {
         let stream = open(&nats, &subjects).await.context("the broker does not hold the cluster's state")?;
         let state = State { stream: &stream, subjects: &subjects };
 
-        let Look { objects, mut differences, only } = look(&client, &plan, state).await?;
-        differences.extend(strangers(state, &plan).await?);
-        if !differences.is_empty() && self.settle > 0 {
-            tokio::time::sleep(Duration::from_secs(self.settle)).await;
-            let types: BTreeSet<&str> = differences.iter().map(|difference| difference.r#type.as_str()).collect();
-            let again: Vec<WatchSpec> =
-                plan.iter().filter(|spec| types.contains(spec.selected.served.name().as_str())).cloned().collect();
-            let mut still = look(&client, &again, state).await?.differences;
-            still.retain(|difference| differences.contains(difference));
-            // Types that are not watched were not looked at again: nobody changes them.
-            let unwatched =
-                |difference: &&Difference| !plan.iter().any(|spec| spec.selected.served.name() == difference.r#type);
-            still.extend(differences.iter().filter(unwatched).cloned());
-            differences = still;
+        let mut looked = look(&client, &plan, state).await?;
+        if looked.not_compared.len() == plan.len()
+            && let Some((name, why)) = looked.not_compared.first_key_value()
+        {
+            bail!("the API server lists none of {} types; of {name} it says: {why}", plan.len());
         }
-        self.report(plan.len(), objects, &differences)?;
+        looked.differences.extend(strangers(state, &plan).await?);
+        if !looked.differences.is_empty() && self.settle > 0 {
+            tokio::time::sleep(Duration::from_secs(self.settle)).await;
+            looked.keep_what_still_differs(&client, &plan, state).await?;
+        }
+        self.report(plan.len(), &looked)?;
         // What the configuration leaves out anyway is not missing.
-        let is_partial = config.informer_config.namespaces.include.is_empty() && !only.is_empty();
+        let is_partial = config.informer_config.namespaces.include.is_empty() && !looked.only.is_empty();
         if is_partial {
-            let types: Vec<&str> = only.iter().map(String::as_str).collect();
+            let types: Vec<&str> = looked.only.iter().map(String::as_str).collect();
             let _ = writeln!(
                 io::stderr().lock(),
                 "compared in namespace {} only, since listing all namespaces is forbidden: {}",
@@ -108,28 +104,18 @@ impl VerifyArgs {
                 types.join(", ")
             );
         }
-        if !differences.is_empty() {
-            std::process::exit(DIFFERS);
+        match looked.exit_code() {
+            0 if is_partial => std::process::exit(INCOMPLETE),
+            0 => Ok(()),
+            code => std::process::exit(code),
         }
-        if is_partial {
-            std::process::exit(INCOMPLETE);
-        }
-        Ok(())
     }
 
-    fn report(&self, types: usize, objects: usize, differences: &BTreeSet<Difference>) -> anyhow::Result<()> {
+    fn report(&self, types: usize, looked: &Looked) -> anyhow::Result<()> {
         let mut out = io::stdout().lock();
         let written = match self.output {
-            Format::Json => {
-                writeln!(out, "{}", json!({"types": types, "objects": objects, "differences": differences}))
-            }
-            Format::Text => {
-                let lines = differences.iter().try_for_each(|difference| writeln!(out, "{difference}"));
-                lines.and_then(|()| match differences.len() {
-                    0 => writeln!(out, "{types} types, {objects} objects: the broker holds the cluster"),
-                    count => writeln!(out, "{types} types, {objects} objects, {count} differ"),
-                })
-            }
+            Format::Json => writeln!(out, "{}", looked.json(types)),
+            Format::Text => write!(out, "{}", looked.text(types)),
         };
         match written {
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
@@ -139,30 +125,93 @@ impl VerifyArgs {
 }
 
 /// What was found about all types.
-#[derive(Default)]
-struct Look {
+#[derive(Debug, Default)]
+struct Looked {
     objects: usize,
     differences: BTreeSet<Difference>,
+    /// Types that the API server did not list, with its reason: nothing is known about them.
+    not_compared: BTreeMap<String, String>,
     /// Types that were not compared in all namespaces.
     only: BTreeSet<String>,
 }
 
-/// Compares all types of `plan`.
-async fn look(client: &Client, plan: &[WatchSpec], state: State<'_>) -> anyhow::Result<Look> {
+impl Looked {
+    fn exit_code(&self) -> i32 {
+        match () {
+            () if !self.differences.is_empty() => DIFFERS,
+            () if !self.not_compared.is_empty() => INCOMPLETE,
+            () => 0,
+        }
+    }
+
+    fn json(&self, types: usize) -> serde_json::Value {
+        let Self { objects, differences, not_compared, only: _ } = self;
+        json!({"types": types, "objects": objects, "differences": differences, "notCompared": not_compared})
+    }
+
+    fn text(&self, types: usize) -> String {
+        let Self { objects, differences, not_compared, only: _ } = self;
+        let mut lines: Vec<String> = differences.iter().map(ToString::to_string).collect();
+        lines.extend(not_compared.iter().map(|(name, why)| format!("cannot compare {name}: {why}")));
+        let rest = match not_compared.len() {
+            0 => String::new(),
+            count => format!(", {count} of the types could not be compared"),
+        };
+        lines.push(match differences.len() {
+            0 if rest.is_empty() => format!("{types} types, {objects} objects: the broker holds the cluster"),
+            0 => format!("{types} types, {objects} objects, none differs{rest}"),
+            count => format!("{types} types, {objects} objects, {count} differ{rest}"),
+        });
+        lines.push(String::new());
+        lines.join("\n")
+    }
+
+    /// Looks at the types again of which something differed. Of a type that cannot be read this time, what was found before
+    /// stays.
+    async fn keep_what_still_differs(
+        &mut self,
+        client: &Client,
+        plan: &[WatchSpec],
+        state: State<'_>,
+    ) -> anyhow::Result<()> {
+        let types: BTreeSet<&str> = self.differences.iter().map(|difference| difference.r#type.as_str()).collect();
+        let again: Vec<WatchSpec> =
+            plan.iter().filter(|spec| types.contains(spec.selected.served.name().as_str())).cloned().collect();
+        let still = look(client, &again, state).await?;
+        let looked_at: BTreeSet<String> = again.iter().map(|spec| spec.selected.served.name()).collect();
+        // Types that are not watched were not looked at again: nobody changes them.
+        self.differences.retain(|difference| {
+            let name = &difference.r#type;
+            !looked_at.contains(name) || still.not_compared.contains_key(name) || still.differences.contains(difference)
+        });
+        self.not_compared.extend(still.not_compared);
+        Ok(())
+    }
+}
+
+/// Compares all types of `plan`. One that the API server does not list, for example because the webhook that converts it is
+/// dead, is named and does not keep the rest from being compared.
+async fn look(client: &Client, plan: &[WatchSpec], state: State<'_>) -> anyhow::Result<Looked> {
     let bar = progress(plan.len());
-    let mut all = Look::default();
+    let mut looked = Looked::default();
     for spec in plan {
         let name = spec.selected.served.name();
         bar.set_message(name.clone());
-        let found = compare(client, spec, state).await;
-        let Found { objects, differences, only } = found.with_context(|| format!("cannot compare {name}"))?;
-        all.objects += objects;
-        all.differences.extend(differences);
-        all.only.extend(only.map(|_| name));
+        match compare(client, spec, state).await {
+            Ok(Found { objects, differences, only }) => {
+                looked.objects += objects;
+                looked.differences.extend(differences);
+                looked.only.extend(only.map(|_| name));
+            }
+            Err(VerifyError::Cluster(error)) => {
+                looked.not_compared.insert(name, error.to_string());
+            }
+            Err(error) => return Err(error).with_context(|| format!("cannot compare {name}")),
+        }
         bar.inc(1);
     }
     bar.finish_and_clear();
-    Ok(all)
+    Ok(looked)
 }
 
 async fn cluster_id(client: &Client, config: &Arc<AgentConfig>) -> anyhow::Result<String> {
@@ -177,4 +226,35 @@ async fn cluster_id(client: &Client, config: &Arc<AgentConfig>) -> anyhow::Resul
         )
     })?;
     namespace.metadata.uid.with_context(|| format!("the namespace {CLUSTER_ID_NAMESPACE} has no uid"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::verify::Kind;
+
+    fn looked(differs: bool, fails: bool) -> Looked {
+        let difference =
+            Difference { difference: Kind::Missing, r#type: "pods".to_owned(), name: "shop/web".to_owned() };
+        let failing = ("widgets.example.com".to_owned(), "status 500: no webhook".to_owned());
+        Looked {
+            objects: 7,
+            only: BTreeSet::new(),
+            differences: differs.then_some(difference).into_iter().collect(),
+            not_compared: fails.then_some(failing).into_iter().collect(),
+        }
+    }
+
+    #[test]
+    fn a_type_that_cannot_be_compared_is_named_at_the_end_and_differs_from_a_difference() {
+        let outcome = |differs, fails| (looked(differs, fails).exit_code(), looked(differs, fails).text(3));
+        assert_eq!(outcome(false, false), (0, "3 types, 7 objects: the broker holds the cluster\n".to_owned()));
+        let failing = "cannot compare widgets.example.com: status 500: no webhook\n";
+        let said = format!("{failing}3 types, 7 objects, none differs, 1 of the types could not be compared\n");
+        assert_eq!(outcome(false, true), (3, said));
+        let (code, said) = outcome(true, true);
+        assert_eq!(code, 1, "a difference is what is known for sure");
+        assert!(said.starts_with(&format!("missing    pods shop/web\n{failing}")), "{said}");
+        assert_eq!(looked(false, true).json(3)["notCompared"]["widgets.example.com"], "status 500: no webhook");
+    }
 }
