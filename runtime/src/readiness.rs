@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::Serialize;
+use tokio::time::Instant;
 
 /// Tells apart gates of one name.
 static NEXT_ID: AtomicU64 = AtomicU64::new(0);
@@ -23,6 +25,14 @@ struct State {
     /// Why it is closed; open if none.
     closed: Option<String>,
     since: Timestamp,
+    /// From when on it does not hold up readiness although it is closed.
+    waived_from: Option<Instant>,
+}
+
+impl State {
+    fn is_waived(&self) -> bool {
+        self.closed.is_some() && self.waived_from.is_some_and(|from| from <= Instant::now())
+    }
 }
 
 /// One gate. It goes away when it is dropped.
@@ -36,7 +46,7 @@ pub struct Gate {
 /// All gates at one moment, as `/readyz` shows them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Report {
-    /// Whether every gate is open.
+    /// Whether every gate is open or waived.
     pub ready: bool,
     /// The gates by name.
     pub gates: Vec<GateReport>,
@@ -49,6 +59,9 @@ pub struct GateReport {
     pub name: String,
     /// Whether it is open.
     pub ready: bool,
+    /// Whether it does not hold up readiness although it is closed.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub waived: bool,
     /// Why it is closed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
@@ -61,16 +74,26 @@ impl Readiness {
     /// effect any more: neither setting nor dropping it touches its successor.
     #[must_use]
     pub fn gate(&self, name: impl Into<String>, reason: impl Into<String>) -> Gate {
-        let name = name.into();
+        self.insert(name.into(), reason.into(), None)
+    }
+
+    /// As [`Readiness::gate`], waived from the beginning: it only tells.
+    #[must_use]
+    pub fn gate_waived(&self, name: impl Into<String>, reason: impl Into<String>) -> Gate {
+        self.insert(name.into(), reason.into(), Some(Instant::now()))
+    }
+
+    fn insert(&self, name: String, reason: String, waived_from: Option<Instant>) -> Gate {
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
-        self.lock().insert(name.clone(), State { id, closed: Some(reason.into()), since: Timestamp::now() });
+        let state = State { id, closed: Some(reason), since: Timestamp::now(), waived_from };
+        self.lock().insert(name.clone(), state);
         Gate { id, name, readiness: self.clone() }
     }
 
-    /// Whether every gate is open.
+    /// Whether every gate is open or waived.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.lock().values().all(|state| state.closed.is_none())
+        self.lock().values().all(|state| state.closed.is_none() || state.is_waived())
     }
 
     /// All gates now.
@@ -82,11 +105,12 @@ impl Readiness {
             .map(|(name, state)| GateReport {
                 name: name.clone(),
                 ready: state.closed.is_none(),
+                waived: state.is_waived(),
                 reason: state.closed.clone(),
                 since: state.since,
             })
             .collect();
-        Report { ready: gates.iter().all(|gate| gate.ready), gates }
+        Report { ready: gates.iter().all(|gate| gate.ready || gate.waived), gates }
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, State>> {
@@ -104,6 +128,15 @@ impl Gate {
     /// The condition does not hold, and why.
     pub fn close(&self, reason: impl Into<String>) {
         self.set(Some(reason.into()));
+    }
+
+    /// Lets the process be ready in `time` although the condition will not hold: the gate then only tells. Without effect where
+    /// it is waived earlier.
+    pub fn waive_after(&self, time: Duration) {
+        let from = Instant::now() + time;
+        if let Some(state) = self.readiness.lock().get_mut(&self.name).filter(|state| state.id == self.id) {
+            state.waived_from = Some(state.waived_from.map_or(from, |before| before.min(from)));
+        }
     }
 
     fn set(&self, closed: Option<String>) {
@@ -161,6 +194,25 @@ mod tests {
         assert!(readiness.is_ready());
         drop(second);
         assert_eq!(readiness.report().gates, []);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_waived_gate_tells_and_does_not_hold_up() {
+        let readiness = Readiness::default();
+        let gate = readiness.gate("type/pods", "no webhook");
+        gate.waive_after(Duration::from_secs(30));
+        gate.waive_after(Duration::from_secs(300));
+        tokio::time::advance(Duration::from_secs(29)).await;
+        assert!(!readiness.is_ready() && !readiness.report().ready);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        let report = readiness.report();
+        assert!(readiness.is_ready() && report.ready);
+        let told = &report.gates[0];
+        assert_eq!((told.ready, told.waived, told.reason.as_deref()), (false, true, Some("no webhook")));
+        let _later = readiness.gate_waived("type/nodes", "not complete");
+        assert!(readiness.is_ready());
+        gate.open();
+        assert!(!readiness.report().gates[1].waived, "what is open needs no waiver");
     }
 
     #[test]
