@@ -11,9 +11,10 @@ use kube::Client;
 use meshsync_crds::names::AGENT_CONFIG_KEY;
 
 use super::{Candidate, Candidates, read};
+use crate::object::event::WatchStatus;
 use crate::object::{EventKind, FrameSplitter, WatchEvent};
 use crate::watch::pace::{Pace, jitter};
-use crate::watch::request::{RequestError, chunks, send};
+use crate::watch::request::{Reason, RequestError, chunks, send};
 
 /// How long one connection is kept; a short one, since an answer of one object costs nothing.
 const TIMEOUT: Duration = Duration::from_secs(240);
@@ -64,7 +65,10 @@ async fn watch_once(
                 EventKind::Deleted => {
                     candidates.offer(Candidate::Unreadable(format!("the ConfigMap {namespace}/{name} was deleted")))
                 }
-                EventKind::Error => return Err(RequestError::Expired),
+                EventKind::Error => {
+                    let status = WatchStatus::parse(event.object);
+                    return Err(RequestError::Relist(Reason::Unexplained(status.message)));
+                }
                 EventKind::Bookmark | EventKind::Unknown(_) => {}
             }
         }

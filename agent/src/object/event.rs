@@ -156,6 +156,13 @@ pub struct WatchStatus {
     pub message: String,
     /// More about the failure.
     details: Option<StatusDetails>,
+    metadata: Option<StatusMetadata>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+struct StatusMetadata {
+    r#continue: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -176,6 +183,12 @@ impl WatchStatus {
     #[must_use]
     pub fn retry_after_seconds(&self) -> Option<u64> {
         self.details.as_ref().and_then(|details| details.retry_after_seconds)
+    }
+
+    /// With an expired continue token: one with which the list may go on, from a newer state than it began with.
+    #[must_use]
+    pub fn continue_token(&self) -> Option<&str> {
+        self.metadata.as_ref()?.r#continue.as_deref().filter(|token| !token.is_empty())
     }
 
     /// Whether the resourceVersion of the request is no longer served, so that only a new list helps.

@@ -86,6 +86,15 @@ impl FrameSplitter {
         self.buffer.len() - self.consumed
     }
 
+    /// The stream has ended: what came after the last line end, if there is anything.
+    #[must_use]
+    pub fn finish(&mut self) -> Option<&[u8]> {
+        let rest = self.buffer.get(self.consumed..).unwrap_or_default();
+        self.consumed = self.buffer.len();
+        self.scanned = self.buffer.len();
+        Some(rest.trim_ascii()).filter(|rest| !self.skipping && !rest.is_empty())
+    }
+
     fn check_unfinished(&mut self) -> Result<(), FrameError> {
         if self.skipping {
             self.consumed = self.buffer.len();
@@ -125,6 +134,11 @@ mod tests {
         assert_eq!(splitter.unfinished(), 4);
         splitter.push(b":2}\n");
         assert_eq!(frames(&mut splitter), [Ok("{\"b\":2}".to_owned())]);
+        assert_eq!(splitter.unfinished(), 0);
+        splitter.push(b" {\"c\"");
+        assert_eq!(frames(&mut splitter), []);
+        assert_eq!(splitter.finish(), Some(&b"{\"c\""[..]));
+        assert_eq!(splitter.finish(), None);
         assert_eq!(splitter.unfinished(), 0);
     }
 

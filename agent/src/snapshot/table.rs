@@ -265,6 +265,18 @@ impl Table {
         self.lock().resume();
     }
 
+    /// The newest version of any object.
+    #[must_use]
+    pub fn newest_version(&self) -> ResourceVersion {
+        let state = self.lock();
+        let versions = state.rows.iter().map(|row| &row.resource_version);
+        versions
+            .fold(&ResourceVersion::None, |newest, version| {
+                if *newest == ResourceVersion::None || newest.is_older_than(version) { version } else { newest }
+            })
+            .clone()
+    }
+
     /// Uid and name of every object, in no particular order.
     #[must_use]
     pub fn keys(&self) -> Vec<(Uid, ObjectName)> {

@@ -2,9 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
+
+/// How long a type may fail before it is told: a connection that is made again is no news.
+const FAILING_AFTER: SignedDuration = SignedDuration::from_secs(10);
+/// How long a watch must have been open to have worked.
+const HEALTHY_AFTER: SignedDuration = SignedDuration::from_secs(30);
 
 /// Where the loop of one type stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -46,6 +52,29 @@ pub struct TypeReport {
     /// The last failure; empty while all is well.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub last_error: String,
+    /// What kind of failure that is, in PascalCase; empty while all is well.
+    #[serde(skip_serializing_if = "str::is_empty")]
+    pub reason: &'static str,
+    /// Since when nothing works; none while something does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failing_since: Option<Timestamp>,
+    /// That of the failure before, which holds again if what worked since did not work for long.
+    #[serde(skip)]
+    pub failed_since: Option<Timestamp>,
+}
+
+impl TypeReport {
+    /// Whether the type has been failing for longer than connections take to be made again.
+    #[must_use]
+    pub fn is_failing(&self, now: Timestamp) -> bool {
+        self.failing_since.is_some_and(|since| now.duration_since(since) >= FAILING_AFTER)
+    }
+
+    /// The phase as far as it is worth telling: a watch that is just being opened again is live.
+    #[must_use]
+    pub fn settled_phase(&self, now: Timestamp) -> Phase {
+        if self.phase == Phase::Behind && !self.is_failing(now) { Phase::Live } else { self.phase }
+    }
 }
 
 /// All reports, by the type's name such as `deployments.apps`.
@@ -73,16 +102,28 @@ impl Board {
             }
             if phase == Phase::Live {
                 report.last_error.clear();
+                report.reason = "";
+                report.failed_since = report.failing_since.take().or(report.failed_since);
             }
         });
     }
 
-    /// Notes a failure of `name`.
-    pub fn failed(&self, name: &str, error: &str) {
+    /// Notes a failure of `name` of what it tries `since` then; gives for how long nothing has worked.
+    pub fn failed(&self, name: &str, since: Timestamp, reason: &'static str, error: &str) -> Duration {
+        let now = Timestamp::now();
+        let mut failing_for = Duration::ZERO;
         self.update(name, |report| {
             report.failures += 1;
+            report.reason = reason;
             error.clone_into(&mut report.last_error);
+            let worked = report.since.filter(|_| report.phase == Phase::Live);
+            let shortly = worked.is_some_and(|live| now.duration_since(live) < HEALTHY_AFTER);
+            // A watch that opens and dies at once works for moments, and fails all the same.
+            let before = report.failed_since.filter(|_| shortly);
+            let since = *report.failing_since.get_or_insert(before.unwrap_or(since));
+            failing_for = Duration::try_from(now.duration_since(since)).unwrap_or_default();
         });
+        failing_for
     }
 
     /// Forgets a type that is no longer in the plan.

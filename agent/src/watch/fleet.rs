@@ -6,21 +6,19 @@ use std::time::Duration;
 
 use kube::Client;
 use meshsync_runtime::readiness::{Gate, Readiness};
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::board::{Board, Phase};
 use super::initial::Streaming;
+use super::intake::Sink;
+use super::places::ListPlaces;
 use super::spec::WatchSpec;
-use super::type_loop::{Shared, Sink, run};
+use super::type_loop::{Shared, gate_name, run};
 use crate::publish::queue::Queue;
 use crate::snapshot::{Store, TypeId};
 use crate::stream::Progress;
-
-/// Places for lists, of which one list takes [`super::type_loop::places`]: six lists at a time. With fewer there are moments in which all of them
-/// wait for the server, more make a start no faster and peak memory higher.
-const LIST_PLACES: usize = 12;
 
 /// Wait before a loop that panicked begins again.
 const AFTER_PANIC: Duration = Duration::from_secs(10);
@@ -52,6 +50,8 @@ pub struct Fleet {
     deps: FleetDeps,
     shared: Arc<Shared>,
     running: BTreeMap<String, Running>,
+    /// Whether there was a plan before.
+    is_applied: bool,
 }
 
 struct Running {
@@ -80,13 +80,14 @@ impl Fleet {
     pub fn new(deps: FleetDeps) -> Self {
         let shared = Arc::new(Shared {
             client: deps.client.clone(),
-            first_lists: Semaphore::new(LIST_PLACES),
+            places: ListPlaces::default(),
             streaming: Streaming::new(deps.streamed_lists),
             retry: deps.retry.clone(),
             rediscover: Arc::clone(&deps.rediscover),
             progress: Arc::clone(&deps.progress),
+            readiness: deps.readiness.clone(),
         });
-        Self { deps, shared, running: BTreeMap::new() }
+        Self { deps, shared, running: BTreeMap::new(), is_applied: false }
     }
 
     /// Makes the loops be those of `plan`. Loops whose spec did not change are not touched.
@@ -119,6 +120,7 @@ impl Fleet {
                 }
             }
         }
+        self.is_applied = true;
         applied
     }
 
@@ -138,7 +140,13 @@ impl Fleet {
         let (queue, board) = (Arc::clone(&self.deps.queue), Arc::clone(&self.deps.board));
         let (watched, reports) = (spec.clone(), Arc::clone(&board));
         let sink = move || Sink::new(&watched, (type_id, table.clone()), queue.clone(), board.clone());
-        let gate = self.deps.readiness.gate(format!("type/{name}"), "the first list is not complete");
+        let (readiness, reason) = (&self.deps.readiness, "the first list is not complete");
+        // An agent that is ready stays so when a type is added: its list may take long, and what it lists may be broken.
+        let gate = if readiness.is_ready() && self.is_applied {
+            readiness.gate_waived(gate_name(&name), reason)
+        } else {
+            readiness.gate(gate_name(&name), reason)
+        };
         let stop = CancellationToken::new();
         let (watched, shared, ended) = (spec.clone(), Arc::clone(&self.shared), stop.clone());
         let begin = move |gate| run(watched.clone(), sink(), shared.clone(), gate, ended.clone());
@@ -174,7 +182,7 @@ async fn survive<L>(
     let mut gate = Some(gate);
     while let Err(error) = tokio::spawn(begin(gate.take())).await {
         tracing::error!(r#type = name, %error, retry_in = ?AFTER_PANIC, "the loop of a type died; this is a bug");
-        board.failed(&name, &error.to_string());
+        let _ = board.failed(&name, jiff::Timestamp::now(), "Panicked", &error.to_string());
         board.set_phase(&name, Phase::Behind);
         tokio::select! {
             () = tokio::time::sleep(AFTER_PANIC) => {}

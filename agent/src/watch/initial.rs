@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use kube::Client;
 
+use super::intake::Sink;
 use super::request::{RequestError, Source};
 use super::stream::{Seen, Watch, timeout};
-use super::type_loop::Sink;
 use crate::object::ResourceVersion;
 
 /// How long the answer may take to begin. A server that does not know what it is asked for, and has nothing to tell, may
@@ -72,8 +72,9 @@ pub(super) async fn list_and_watch(
         streaming.lock().insert(source.path.clone());
         NotListed::NotServed
     };
-    let request = source.initial_watch_request(timeout()).map_err(NotListed::NotBegun)?;
-    let mut watch = match tokio::time::timeout(HEAD_WITHIN, Watch::answer(client, request)).await {
+    let timeout = timeout();
+    let request = source.initial_watch_request(timeout).map_err(NotListed::NotBegun)?;
+    let mut watch = match tokio::time::timeout(HEAD_WITHIN, Watch::answer(client, request, timeout)).await {
         Ok(Ok(watch)) => watch,
         Ok(Err(RequestError::Invalid { message, .. })) => return Err(not_served(&message)),
         Ok(Err(error)) => return Err(NotListed::NotBegun(error)),
@@ -95,7 +96,7 @@ pub(super) async fn list_and_watch(
         }
         match tokio::time::timeout(SILENCE, watch.read(sink)).await {
             Ok(Ok(true)) => {}
-            Ok(Ok(false)) => return Err(NotListed::BrokeOff(ended())),
+            Ok(Ok(false)) => return Err(NotListed::BrokeOff(watch.rest(sink).err().unwrap_or_else(ended))),
             Ok(Err(error)) => return Err(NotListed::BrokeOff(error)),
             Err(_) => return Err(not_served("silence instead of the end of the initial events")),
         }
@@ -103,6 +104,5 @@ pub(super) async fn list_and_watch(
 }
 
 fn ended() -> RequestError {
-    let message = "the watch ended before everything there is had come".to_owned();
-    RequestError::Transient { message, retry_after: None }
+    RequestError::Transient("the watch ended before everything there is had come".to_owned())
 }

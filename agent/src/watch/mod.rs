@@ -7,10 +7,14 @@
 mod board;
 mod fleet;
 mod initial;
+mod intake;
 mod list;
 mod once;
 pub(crate) mod pace;
+mod pages;
+mod places;
 pub(crate) mod request;
+mod resume;
 mod spec;
 mod stream;
 #[cfg(test)]
@@ -20,5 +24,5 @@ mod type_loop;
 pub use board::{Board, Phase, TypeReport};
 pub use fleet::{Applied, Fleet, FleetDeps};
 pub use once::{Listing, Reach, list_once};
-pub use request::{RequestError, Source};
+pub use request::{Reason, RequestError, Source};
 pub use spec::WatchSpec;

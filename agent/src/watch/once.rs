@@ -6,11 +6,13 @@ use std::sync::Arc;
 use kube::Client;
 
 use super::board::Board;
-use super::list::{PageSize, Pages, list, read_pages};
+use super::intake::Sink;
+use super::list::ListTask;
+use super::pages::{PageSize, Pages};
+use super::places::Place;
 use super::request::{RequestError, Source};
 use super::spec::WatchSpec;
-use super::type_loop::Sink;
-use crate::object::{Outline, Prepared, TypeContext, prepare_outline};
+use crate::object::{Outline, Prepared, ResourceVersion, TypeContext, prepare_outline};
 use crate::publish::queue::Queue;
 use crate::snapshot::Store;
 
@@ -41,11 +43,13 @@ pub async fn list_once(
     if spec.selected.served.namespaced && !named.is_empty() {
         return list_in(client, spec, &sink, size).await;
     }
-    match list(client, Source::of(spec), &sink, size, None).await {
+    let (source, place) = (Source::of(spec), &mut Place::unlimited());
+    let mut task = ListTask { client, source: &source, sink: &sink, place, is_renewed: false };
+    match task.run(size, &ResourceVersion::None).await {
         Err(everywhere) if everywhere.is_forbidden() && spec.selected.served.namespaced => {
             let own = client.default_namespace();
-            match read_pages(client, Source::in_namespace(spec, own), &sink, size).await {
-                Ok(_) => Ok(Reach { only: Some(own.to_owned()), unread: Vec::new() }),
+            match read_namespace(client, &Source::in_namespace(spec, own), &sink, size).await {
+                Ok(()) => Ok(Reach { only: Some(own.to_owned()), unread: Vec::new() }),
                 Err(_) => Err(everywhere),
             }
         }
@@ -58,8 +62,8 @@ async fn list_in(client: &Client, spec: &WatchSpec, sink: &Sink, size: PageSize)
     let named = spec.namespaces.include.iter().filter(|namespace| spec.namespaces.allows(namespace));
     let (mut read, mut unread) = (0, Vec::new());
     for namespace in named {
-        match read_pages(client, Source::in_namespace(spec, namespace), sink, size).await {
-            Ok(_) => read += 1,
+        match read_namespace(client, &Source::in_namespace(spec, namespace), sink, size).await {
+            Ok(()) => read += 1,
             Err(error) => unread.push((namespace.clone(), error)),
         }
     }
@@ -70,6 +74,11 @@ async fn list_in(client: &Client, spec: &WatchSpec, sink: &Sink, size: PageSize)
             Ok(Reach { only: None, unread })
         }
     }
+}
+
+async fn read_namespace(client: &Client, source: &Source, sink: &Sink, size: PageSize) -> Result<(), RequestError> {
+    let place = &mut Place::unlimited();
+    ListTask { client, source, sink, place, is_renewed: false }.read_pages(size).await.map(drop)
 }
 
 /// A list whose objects are not kept.
@@ -126,7 +135,7 @@ impl<'a> Listing<'a> {
                 tracing::warn!(r#type = name, %error, "passed over something unreadable");
             }
         };
-        Ok(pages.read(take).await?.map(|_| objects))
+        Ok(pages.next(&mut Place::unlimited(), take).await?.map(|_| objects))
     }
 
     /// Goes on namespace by namespace; false if there is no such way, or it is already gone.

@@ -39,7 +39,7 @@ impl Pace {
         let delay = self.next;
         self.next = (self.next * 2).min(LONGEST);
         // Up to half as long again: clients that failed together must not come back together.
-        delay.mul_f64(1.0 + jitter.clamp(0.0, 1.0) / 2.0).max(server_asks.unwrap_or_default())
+        delay.max(server_asks.unwrap_or_default()).mul_f64(1.0 + jitter.clamp(0.0, 1.0) / 2.0)
     }
 
     /// The server answers that the history which a watch needs is gone: that is no reason to wait for a list, unless the last
@@ -109,6 +109,8 @@ mod tests {
         let now = Instant::now();
         assert_eq!(pace.failed(now, Some(Duration::from_secs(9)), 0.0), Duration::from_secs(9));
         assert_eq!(pace.failed(now, Some(Duration::from_secs(1)), 1.0), Duration::from_secs(3));
+        let spread = pace.failed(now, Some(Duration::from_secs(60)), 0.5);
+        assert_eq!(spread, Duration::from_secs(75), "all whom it asked come back at different times");
     }
 
     #[test]

@@ -2,6 +2,10 @@
 
 #![allow(clippy::disallowed_methods, reason = "answers come from a script")]
 
+mod broken_watches;
+mod loops;
+mod paged;
+mod resumed;
 mod streamed;
 
 use std::convert::Infallible;
@@ -21,11 +25,14 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use tower_test::mock;
 
-use super::list::{PageSize, list};
-use super::request::{RequestError, Source};
+use super::intake::Sink;
+use super::list::ListTask;
+use super::pages::PageSize;
+use super::places::Place;
+use super::request::{Reason, RequestError, Source};
+use super::resume::{Provenance, Start};
 use super::spec::WatchSpec;
-use super::stream::Watch;
-use super::type_loop::Sink;
+use super::stream::{End, Watch};
 use crate::object::ResourceVersion;
 use crate::publish::outbox::{Action, Next};
 use crate::publish::queue::Queue;
@@ -109,20 +116,20 @@ impl Scene {
 
     /// Lists after a version was seen.
     async fn list_after(&self, seen: &str) -> Result<ResourceVersion, RequestError> {
-        let seen = Some(ResourceVersion::new(seen)).filter(|seen| *seen != ResourceVersion::None);
-        let size = PageSize::of(SnapshotMode::Full);
-        list(&self.client, Source::of(&spec()), &self.sink, size, seen.as_ref()).await
+        let (source, place) = (Source::of(&spec()), &mut Place::unlimited());
+        let mut task = ListTask { client: &self.client, source: &source, sink: &self.sink, place, is_renewed: false };
+        task.run(PageSize::of(SnapshotMode::Full), &ResourceVersion::new(seen)).await
     }
 
     /// Watches from version 10; gives the end and where the next watch would go on.
-    async fn watch(&self) -> (Result<(), RequestError>, String) {
-        let mut version = ResourceVersion::new("10");
+    async fn watch(&self) -> (Result<End, RequestError>, String) {
+        let mut start = Start::new(ResourceVersion::new("10"), Provenance::List);
         let source = Source::of(&spec());
-        let end = match Watch::open(&self.client, &source, &self.sink, &version).await {
-            Ok(mut watch) => watch.follow(&self.sink, &mut version, |_| {}).await,
+        let end = match Watch::open(&self.client, &source, &self.sink, &start).await {
+            Ok(mut watch) => watch.follow(&self.sink, &mut start, &mut false, |_| {}).await,
             Err(error) => Err(error),
         };
-        (end, version.to_string())
+        (end, start.version.to_string())
     }
 
     fn names(&self) -> Vec<String> {
@@ -173,6 +180,18 @@ fn stream(lines: &[String]) -> Vec<(u16, String)> {
     vec![(200, lines.concat())]
 }
 
+/// A watch that ended after something had come, but long before its time.
+const DONE: Result<End, RequestError> = Ok(End::Done { early: true });
+
+fn older(server: &str, seen: &str) -> RequestError {
+    let (server, seen) = (ResourceVersion::new(server), ResourceVersion::new(seen));
+    RequestError::Relist(Reason::ServerIsOlder { server, seen })
+}
+
+fn expired() -> RequestError {
+    RequestError::Relist(Reason::Expired { go_on: None })
+}
+
 #[tokio::test]
 async fn a_second_list_tells_what_is_gone_and_nothing_that_is_unchanged() {
     let first = [object("n", "a", 1), object("n", "b", 2), object("hidden", "c", 3)];
@@ -211,17 +230,17 @@ async fn a_watch_whose_server_is_older_than_it_lists_again() {
     let bookmark =
         |version: &str| event("BOOKMARK", json!({"kind": "ConfigMap", "metadata": {"resourceVersion": version}}));
     let scene = Scene::new(stream(&[bookmark("12"), bookmark("11")]));
-    assert_eq!(scene.watch().await, (Err(RequestError::Expired), "12".to_owned()));
+    assert_eq!(scene.watch().await, (Err(older("11", "12")), "12".to_owned()));
 }
 
 #[tokio::test]
 async fn a_list_that_breaks_off_takes_nothing_out() {
     let all = [object("n", "a", 1), object("n", "b", 2)];
-    let expired = json!({"kind": "Status", "code": 410, "message": "too old"}).to_string();
-    let scene = Scene::new(vec![page(5, "", &all), page(7, "more", &all[..1]), (410, expired)]);
+    let failure = json!({"kind": "Status", "code": 500, "message": "etcd"}).to_string();
+    let scene = Scene::new(vec![page(5, "", &all), page(7, "more", &all[..1]), (500, failure)]);
     scene.list().await.unwrap();
     scene.drain();
-    assert_eq!(scene.list().await, Err(RequestError::Expired));
+    assert!(matches!(scene.list().await, Err(RequestError::Unavailable { status: 500, .. })));
     assert_eq!(scene.names(), ["n/a", "n/b"]);
     assert_eq!(scene.drain(), Vec::<String>::new());
 }
@@ -232,7 +251,7 @@ async fn what_arrived_of_a_page_that_breaks_off_is_kept() {
     let mut body = r#"{"kind":"ConfigMapList","metadata":{"resourceVersion":"9"},"items":["#.to_owned();
     (0..4_000).for_each(|number| body += &format!("{},", object("n", &format!("a{number}"), number)));
     let scene = Scene::new(vec![(200, body)]);
-    assert!(matches!(scene.list().await, Err(RequestError::Transient { .. })));
+    assert!(matches!(scene.list().await, Err(RequestError::Transient(_))));
     // All but the last, which is the first of what is left.
     assert_eq!((scene.names().len(), scene.drain().len()), (3_999, 3_999));
 }
@@ -242,7 +261,7 @@ async fn an_answer_that_is_no_list_is_not_an_empty_list() {
     for body in ["{}", "<html>login</html>", r#"{"kind":"Status","status":"Success"}"#, ""] {
         let scene = Scene::new(vec![page(5, "", &[object("n", "a", 1)]), (200, body.into())]);
         scene.list().await.unwrap();
-        assert!(matches!(scene.list().await, Err(RequestError::Transient { .. })), "{body}");
+        assert!(matches!(scene.list().await, Err(RequestError::Transient(_))), "{body}");
         assert_eq!(scene.names(), ["n/a"]);
     }
 }
@@ -266,7 +285,7 @@ async fn a_watch_follows_events_and_bookmarks() {
         event("BOOKMARK", bookmark),
     ]));
     let (end, version) = scene.watch().await;
-    assert_eq!((end, version.as_str()), (Ok(()), "40"));
+    assert_eq!((end, version.as_str()), (DONE, "40"));
     assert_eq!(scene.names(), ["n/a"]);
     // Added and deleted before anybody was told: nothing is said of it.
     assert_eq!(scene.drain(), ["upsert n/a"]);
@@ -279,15 +298,18 @@ async fn a_frame_that_is_cut_off_is_as_if_it_had_not_come() {
     let cut = event("ADDED", object("n", "b", 21));
     let scene = Scene::new(stream(&[event("ADDED", object("n", "a", 20)), cut[..cut.len() / 2].to_owned()]));
     let (end, version) = scene.watch().await;
-    assert_eq!((end, version.as_str()), (Ok(()), "20"));
+    let cut_off = RequestError::Transient("the watch ended in the middle of an event".to_owned());
+    assert_eq!((end, version.as_str()), (Err(cut_off), "20"));
     assert_eq!(scene.names(), ["n/a"]);
+    assert_eq!(scene.board.snapshot()["configmaps"].unreadable, 0);
 }
 
 #[tokio::test]
 async fn garbage_in_the_stream_means_listing_again() {
     let scene = Scene::new(stream(&[event("ADDED", object("n", "a", 20)), "not an event\n".into()]));
     let (end, version) = scene.watch().await;
-    assert_eq!((end, version.as_str()), (Err(RequestError::Expired), "20"));
+    let garbage = RequestError::Relist(Reason::NoEvents("12 bytes that are no event".to_owned()));
+    assert_eq!((end, version.as_str()), (Err(garbage), "20"));
     assert_eq!(scene.board.snapshot()["configmaps"].unreadable, 1);
 }
 
@@ -295,20 +317,22 @@ async fn garbage_in_the_stream_means_listing_again() {
 async fn one_bad_object_does_not_stop_the_next() {
     let scene = Scene::new(stream(&[event("ADDED", json!({"metadata": {}})), event("ADDED", object("n", "a", 20))]));
     let (end, version) = scene.watch().await;
-    assert_eq!((end, version.as_str()), (Ok(()), "20"));
+    assert_eq!((end, version.as_str()), (DONE, "20"));
     assert_eq!(scene.names(), ["n/a"]);
     assert_eq!(scene.board.snapshot()["configmaps"].unreadable, 1);
 }
 
 #[tokio::test]
 async fn error_events_are_told_apart() {
-    let expired = Err(RequestError::Expired);
-    let odd = RequestError::Transient { message: "status 599: odd".into(), retry_after: None };
+    let odd = RequestError::Unavailable { status: 599, message: "odd".into(), retry_after: None };
+    let unexplained = RequestError::Relist(Reason::Unexplained("no code".into()));
+    let refused = RequestError::Relist(Reason::WatchRefused { status: 400, message: "bad version".into() });
     for (status, expected) in [
-        (json!({"code": 410, "reason": "Expired", "message": "too old"}), expired),
+        (json!({"code": 410, "reason": "Expired", "message": "too old"}), Err(expired())),
+        (json!({"code": 400, "message": "bad version"}), Err(refused)),
         (json!({"code": 599, "message": "odd"}), Err(odd)),
         // Nothing is known of what was missed before it.
-        (json!({"message": "no code"}), Err(RequestError::Expired)),
+        (json!({"message": "no code"}), Err(unexplained)),
     ] {
         let scene = Scene::new(stream(&[event("ADDED", object("n", "a", 20)), event("ERROR", status)]));
         assert_eq!(scene.watch().await, (expected, "20".to_owned()));

@@ -1,162 +1,44 @@
 //! The loop of one type.
 
-use std::fmt::Display;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use kube::Client;
 use meshsync_crds::agent_config::SnapshotMode;
-use meshsync_runtime::readiness::Gate;
-use tokio::sync::{Notify, Semaphore, watch};
+use meshsync_runtime::readiness::{Gate, Readiness};
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::board::{Board, Phase};
+use super::board::Phase;
 use super::initial::{NotListed, Streaming, list_and_watch};
-use super::list::{PageSize, current_version, list};
+use super::intake::Sink;
+use super::list::{ListTask, current_version};
 use super::pace::{Pace, jitter};
-use super::request::{RequestError, Source};
+use super::pages::PageSize;
+use super::places::{ListPlaces, Place};
+use super::request::{Reason, RequestError, Source};
+use super::resume::{Provenance, Start, Verdict, may_resume};
 use super::spec::WatchSpec;
-use super::stream::Watch;
-use crate::object::{ObjectError, Outline, Prepared, ResourceVersion, TypeContext, WatchEvent, prepare_outline};
-use crate::publish::queue::Queue;
-use crate::snapshot::{Table, TypeId};
-use crate::stream::{Position, Progress, TypeKey};
+use super::stream::{End, Watch};
+use crate::object::ResourceVersion;
+use crate::stream::Progress;
 
 /// Shortest time between two openings of one watch: a server that ends each at once must not be asked thousands of
-/// times a second.
+/// times a second. It doubles while watches end early, up to [`MAX_GAP`].
 const MIN_GAP: Duration = Duration::from_secs(1);
-
-/// Objects that may wait for the broker before lists do.
-const WAITING: usize = 4_000;
-/// The same where bodies are held only for as long as they wait.
-const WAITING_WITH_BODIES: usize = 500;
-/// How long a page waits at most for that, where bodies are kept.
-const PAGE_WAITS: Duration = Duration::from_millis(100);
-
-/// Where the objects of one type go.
-pub(super) struct Sink {
-    pub(super) name: String,
-    pub(super) type_id: TypeId,
-    pub(super) table: Arc<Table>,
-    pub(super) queue: Arc<Queue>,
-    pub(super) board: Arc<Board>,
-    key: TypeKey,
-    fingerprint: u64,
-    context: TypeContext,
-    spec: WatchSpec,
-}
-
-impl Sink {
-    pub(super) fn new(
-        spec: &WatchSpec,
-        (type_id, table): (TypeId, Arc<Table>),
-        queue: Arc<Queue>,
-        board: Arc<Board>,
-    ) -> Self {
-        let served = &spec.selected.served;
-        Self {
-            name: served.name(),
-            type_id,
-            table,
-            queue,
-            board,
-            key: TypeKey::from(served),
-            fingerprint: spec.fingerprint(),
-            context: spec.context(),
-            spec: spec.clone(),
-        }
-    }
-
-    pub(super) fn mode(&self) -> SnapshotMode {
-        self.spec.mode
-    }
-
-    /// To be waited for between two pages.
-    pub(super) async fn make_room(&self) {
-        match self.spec.mode {
-            // Publishing keeps up, or the broker is away: then the snapshot gets complete without it, a little slower.
-            SnapshotMode::Full => {
-                let _keeps_up = tokio::time::timeout(PAGE_WAITS, self.queue.shorter_than(WAITING)).await;
-            }
-            // Bodies are held until they are published: a whole cluster of them must not gather.
-            SnapshotMode::HashOnly => self.queue.shorter_than(WAITING_WITH_BODIES).await,
-        }
-    }
-
-    fn position(&self, version: &ResourceVersion) -> Position {
-        Position { key: self.key.clone(), version: version.clone(), fingerprint: self.fingerprint }
-    }
-
-    /// Takes in an object of a list.
-    pub(super) fn take_in(&self, object: &Outline<'_>) {
-        self.prepared(prepare_outline(object, &self.context), |prepared| self.upsert_prepared(prepared));
-    }
-
-    /// Takes in the state of an object that came with an event; gives its version.
-    pub(super) fn upsert(&self, event: &WatchEvent<'_>) -> Option<ResourceVersion> {
-        self.prepared(event.prepare(&self.context), |prepared| self.upsert_prepared(prepared))
-    }
-
-    fn upsert_prepared(&self, prepared: &Prepared) {
-        let outcome = self.table.upsert(prepared);
-        self.queue.record(self.type_id, prepared, outcome);
-    }
-
-    /// Takes out an object whose last state came with an event. Gives the version of the delete.
-    pub(super) fn delete(&self, event: &WatchEvent<'_>) -> Option<ResourceVersion> {
-        let prepared = event.prepare(&self.context);
-        self.prepared(prepared, |prepared| self.queue.delete(self.type_id, self.table.delete(prepared)))
-    }
-
-    fn prepared(
-        &self,
-        prepared: Result<Prepared, ObjectError>,
-        take: impl FnOnce(&Prepared),
-    ) -> Option<ResourceVersion> {
-        self.board.update(&self.name, |report| report.events += 1);
-        match prepared {
-            Ok(prepared) => {
-                if self.spec.wants(&prepared.name) {
-                    take(&prepared);
-                }
-                Some(prepared.resource_version)
-            }
-            Err(error) => {
-                self.unreadable(&error);
-                None
-            }
-        }
-    }
-
-    /// One bad object never stops another: it is counted, named as far as possible, and passed over.
-    pub(super) fn unreadable(&self, error: &dyn Display) {
-        self.board.update(&self.name, |report| {
-            report.unreadable += 1;
-            report.last_error = error.to_string();
-        });
-        tracing::warn!(r#type = self.name, %error, "passed over something unreadable");
-    }
-}
-
-impl From<ObjectError> for RequestError {
-    fn from(error: ObjectError) -> Self {
-        Self::transient(&error)
-    }
-}
-
-/// Places that a list takes. Where only hashes are kept, what lists bring is a good part of all memory: fewer run at a time.
-pub(super) fn places(mode: SnapshotMode) -> u32 {
-    match mode {
-        SnapshotMode::Full => 2,
-        SnapshotMode::HashOnly => 3,
-    }
-}
+/// See [`MIN_GAP`].
+const MAX_GAP: Duration = Duration::from_secs(30);
+/// Watches in a row that may end at once before what they may have hidden is looked for by a list.
+const ENDS_AT_ONCE: u32 = 3;
+/// How long a type that fails holds up readiness.
+const GATES_FOR: Duration = Duration::from_secs(30);
 
 /// What all loops share.
 pub(super) struct Shared {
     pub(super) client: Client,
-    /// Places for lists that run at the same time; see [`places`].
-    pub(super) first_lists: Semaphore,
+    /// Lists that run at the same time.
+    pub(super) places: ListPlaces,
     /// What is listed by a stream.
     pub(super) streaming: Streaming,
     /// Changes when rights may have: refused types are tried again at once.
@@ -165,6 +47,13 @@ pub(super) struct Shared {
     pub(super) rediscover: Arc<Notify>,
     /// How far each watch is, and where it may begin.
     pub(super) progress: Arc<Progress>,
+    /// Shows what fails.
+    pub(super) readiness: Readiness,
+}
+
+/// Name of the gate of a type.
+pub(super) fn gate_name(name: &str) -> String {
+    format!("type/{name}")
 }
 
 /// Runs until `stop`. `gate` opens when the first list is complete.
@@ -176,9 +65,13 @@ pub(super) async fn run(spec: WatchSpec, sink: Sink, shared: Arc<Shared>, gate: 
         shared,
         gate,
         pace: Pace::default(),
-        version: None,
-        broke_off: false,
-        is_in_doubt: false,
+        start: None,
+        is_listed: false,
+        next_list: NextList::default(),
+        sends_bookmarks: false,
+        early_ends: 0,
+        ends_at_once: 0,
+        trying_since: None,
     };
     tokio::select! {
         () = stop.cancelled() => {}
@@ -186,21 +79,39 @@ pub(super) async fn run(spec: WatchSpec, sink: Sink, shared: Arc<Shared>, gate: 
     }
 }
 
+/// What the last list was like decides how the next one is read.
+#[derive(Default)]
+struct NextList {
+    /// The last one failed.
+    failed: bool,
+    /// It did not reach its end. The next one is read in small pages, which get done however slow they come: a stream or a
+    /// page that its server ends for being too slow would be ended again.
+    broke_off: bool,
+    /// Its server forgot its state before the end. If no watch can begin from it, pages would bring another one of that kind.
+    was_renewed: bool,
+}
+
 struct TypeLoop {
     source: Source,
     sink: Sink,
     shared: Arc<Shared>,
-    /// Dropped once open or refused: from then on the type does not hold up readiness.
+    /// Holds up readiness until the first list is complete or has failed for long; then it shows what fails.
     gate: Option<Gate>,
     retry: watch::Receiver<u64>,
     pace: Pace,
     /// Where the watch goes on; none if a list is needed.
-    version: Option<ResourceVersion>,
-    /// Whether the last list did not reach its end. The next one is read in small pages, which get done however slow they
-    /// come: a stream or a page that its server ends for being too slow would be ended again.
-    broke_off: bool,
-    /// Whether the server may be another one than before: one whose storage was restored from a backup.
-    is_in_doubt: bool,
+    start: Option<Start>,
+    /// Whether there was a complete list, or its like from the broker.
+    is_listed: bool,
+    next_list: NextList,
+    /// Whether the server tells of this type that it has nothing to tell.
+    sends_bookmarks: bool,
+    /// Watches in a row that ended long before their time.
+    early_ends: u32,
+    /// Those of them that brought nothing.
+    ends_at_once: u32,
+    /// Since when a list or a watch is under way that has not succeeded; none while the watch is open.
+    trying_since: Option<Timestamp>,
 }
 
 impl TypeLoop {
@@ -211,8 +122,8 @@ impl TypeLoop {
             let opened = Instant::now();
             match self.once().await {
                 Ok(()) => {
-                    let gap = MIN_GAP.saturating_sub(opened.elapsed());
-                    tokio::time::sleep(gap).await;
+                    let gap = MIN_GAP.saturating_mul(1 << self.early_ends.saturating_sub(1).min(5)).min(MAX_GAP);
+                    tokio::time::sleep(gap.saturating_sub(opened.elapsed())).await;
                 }
                 Err(error) => self.recover(error).await,
             }
@@ -224,142 +135,240 @@ impl TypeLoop {
         let Sink { key, fingerprint, table, name, .. } = &self.sink;
         let Some(version) = self.shared.progress.take_checkpoint(key, *fingerprint) else { return };
         tracing::debug!(r#type = name, %version, objects = table.len(), "going on from a checkpoint");
-        table.resume();
-        self.version = Some(version);
-        if let Some(gate) = self.gate.take() {
-            gate.open();
-        }
+        self.start = Some(Start::new(version, Provenance::Checkpoint));
     }
 
     /// A list if one is needed, then one watch to its end, or until somebody wants a list.
     async fn once(&mut self) -> Result<(), RequestError> {
-        let (mut version, watch) = match self.version.clone() {
-            Some(version) => {
-                self.check_server(&version).await?;
-                (version, None)
-            }
+        self.trying_since = Some(Timestamp::now());
+        let (mut start, watch) = match self.may_resume().await? {
+            Some(start) => (start, None),
             None => self.list().await?,
         };
-        self.sink.board.set_phase(&self.sink.name, Phase::Live);
-        self.pace.healthy(Instant::now());
-        let Self { shared, source, sink, .. } = self;
-        shared.progress.advance(sink.type_id, sink.position(&version));
-        let advanced = |version: &ResourceVersion| shared.progress.advance(sink.type_id, sink.position(version));
-        let follow = async {
-            let mut watch = match watch {
-                Some(watch) => watch,
-                None => Watch::open(&shared.client, source, sink, &version).await?,
-            };
-            watch.follow(sink, &mut version, advanced).await
+        let mut watch = match watch {
+            Some(watch) => watch,
+            None => Watch::open(&self.shared.client, &self.source, &self.sink, &start).await?,
+        };
+        self.is_live(&start);
+        let Self { shared, sink, sends_bookmarks, .. } = self;
+        let advanced = |start: &Start| {
+            if start.has_version() {
+                shared.progress.advance(sink.type_id, sink.position(&start.version));
+            }
         };
         let end = tokio::select! {
-            end = follow => end,
+            end = watch.follow(sink, &mut start, sends_bookmarks, advanced) => end,
             () = sink.table.list_wanted() => {
                 tracing::debug!(r#type = sink.name, "listing again: objects are to be sent that are not held");
-                self.version = None;
+                self.start = None;
                 return Ok(());
             }
         };
-        self.version = Some(version);
-        end
+        self.start = Some(start);
+        self.ended(end?)
     }
 
-    /// After a failure: whether the server is as far as it was. A watch from a version that it has yet to reach is silent until
-    /// then, and misses everything before.
-    async fn check_server(&mut self, version: &ResourceVersion) -> Result<(), RequestError> {
-        if self.is_in_doubt {
-            let current = current_version(&self.shared.client, &self.source).await?;
-            self.is_in_doubt = false;
-            if current.is_older_than(version) {
-                return Err(RequestError::Expired);
+    /// From where the watch may go on; none if a list is needed.
+    async fn may_resume(&mut self) -> Result<Option<Start>, RequestError> {
+        let Some(start) = &mut self.start else { return Ok(None) };
+        let mut verdict = may_resume(start, None);
+        if verdict == Verdict::AskServer {
+            let server = current_version(&self.shared.client, &self.source).await?;
+            verdict = may_resume(start, Some(&server));
+        }
+        match verdict {
+            Verdict::Relist(Reason::NoVersion) => {
+                tracing::debug!(r#type = self.sink.name, "listing again: {}", Reason::NoVersion);
+                Ok(None)
+            }
+            Verdict::Relist(reason) => Err(RequestError::Relist(reason)),
+            Verdict::Resume | Verdict::AskServer => {
+                start.is_in_doubt = false;
+                Ok(Some(start.clone()))
             }
         }
-        Ok(())
     }
 
-    /// Reads everything; gives the version that the watch goes on from, and the watch if it is open already.
-    async fn list(&mut self) -> Result<(ResourceVersion, Option<Watch>), RequestError> {
-        // Only the memory and load of lists is worth holding back; watches all run at once.
-        let shared = Arc::clone(&self.shared);
-        let permit = shared.first_lists.acquire_many(places(self.sink.mode())).await;
-        self.sink.board.update(&self.sink.name, |report| report.lists += 1);
-        let streamed = if self.may_stream() { self.list_by_stream().await? } else { None };
-        let listed = match streamed {
-            Some((watch, version)) => (version, Some(watch)),
-            None => (self.list_by_pages().await?, None),
-        };
-        drop(permit);
+    /// The watch is open.
+    fn is_live(&mut self, start: &Start) {
+        if start.provenance == Provenance::Checkpoint {
+            // What was read back is all that there was; the rest comes with the watch.
+            self.sink.table.resume();
+        }
+        self.trying_since = None;
+        self.is_listed = true;
+        self.open_gate();
+        self.sink.board.set_phase(&self.sink.name, Phase::Live);
+        self.pace.healthy(Instant::now());
+    }
+
+    fn open_gate(&mut self) {
         if let Some(gate) = self.gate.take() {
             gate.open();
         }
-        self.version = Some(listed.0.clone());
-        Ok(listed)
     }
 
-    async fn list_by_pages(&mut self) -> Result<ResourceVersion, RequestError> {
-        let size = if self.broke_off { PageSize::small(self.sink.mode()) } else { PageSize::of(self.sink.mode()) };
-        let seen = self.shared.progress.position(self.sink.type_id);
-        let seen = seen.as_ref().map(|position| &position.version);
-        let listed = list(&self.shared.client, self.source.clone(), &self.sink, size, seen).await;
-        self.broke_off = matches!(listed, Err(RequestError::Transient { .. }));
+    /// Judges how a watch ended.
+    fn ended(&mut self, end: End) -> Result<(), RequestError> {
+        let (early, at_once) = match end {
+            End::Done { early } => (early, false),
+            End::AtOnce => (true, true),
+            End::Overdue => {
+                tracing::debug!(r#type = self.sink.name, "the server did not end the watch in time; opening a new one");
+                self.doubt();
+                (false, false)
+            }
+        };
+        self.early_ends = if early { self.early_ends + 1 } else { 0 };
+        self.ends_at_once = if at_once { self.ends_at_once + 1 } else { 0 };
+        match self.ends_at_once {
+            0 => Ok(()),
+            count if count % ENDS_AT_ONCE == 0 => Err(RequestError::Relist(Reason::EndsAtOnce(count))),
+            _ => Err(RequestError::Transient("the watch was ended at once, and nothing had come".to_owned())),
+        }
+    }
+
+    /// The server may be another one from now on.
+    fn doubt(&mut self) {
+        if let Some(start) = &mut self.start {
+            start.is_in_doubt = true;
+        }
+    }
+
+    /// Reads everything; gives where the watch goes on from, and the watch if it is open already.
+    async fn list(&mut self) -> Result<(Start, Option<Watch>), RequestError> {
+        let shared = Arc::clone(&self.shared);
+        // Watches all run at once.
+        let mut place = shared.places.take(self.sink.mode(), self.next_list.failed).await;
+        self.sink.board.update(&self.sink.name, |report| report.lists += 1);
+        self.next_list.failed = true;
+        let seen = self.seen();
+        let streamed = if self.may_stream() { self.list_by_stream(&seen).await? } else { None };
+        let (version, watch) = match streamed {
+            Some((watch, version)) => (version, Some(watch)),
+            None => (self.list_by_pages(&mut place, &seen).await?, None),
+        };
+        self.next_list.failed = false;
+        self.is_listed = true;
+        self.open_gate();
+        let start = Start::new(version, Provenance::List);
+        self.start = Some(start.clone());
+        if start.has_version() {
+            self.shared.progress.advance(self.sink.type_id, self.sink.position(&start.version));
+        }
+        Ok((start, watch))
+    }
+
+    /// The newest version of the type that anybody saw, an earlier process included: a list that is older is one of a server
+    /// that was restored from a backup.
+    fn seen(&self) -> ResourceVersion {
+        let held = self.sink.table.newest_version();
+        match self.shared.progress.position(self.sink.type_id) {
+            Some(position) if !position.version.is_older_than(&held) => position.version,
+            _ => held,
+        }
+    }
+
+    async fn list_by_pages(
+        &mut self,
+        place: &mut Place<'_>,
+        seen: &ResourceVersion,
+    ) -> Result<ResourceVersion, RequestError> {
+        let mode = self.sink.mode();
+        let size = match &self.next_list {
+            NextList { broke_off: true, .. } => PageSize::small(mode),
+            // Bodies that wait to be published would gather.
+            NextList { was_renewed: true, .. } if mode == SnapshotMode::Full => PageSize::WHOLE,
+            NextList { .. } => PageSize::of(mode),
+        };
+        let mut task =
+            ListTask { client: &self.shared.client, source: &self.source, sink: &self.sink, place, is_renewed: false };
+        let listed = task.run(size, seen).await;
+        self.next_list.was_renewed = task.is_renewed;
+        self.next_list.broke_off = matches!(listed, Err(RequestError::Transient(_)));
         listed
     }
 
     /// A watch must be read as fast as it comes, or its server ends it. Where bodies are held until they are published, a
     /// list must be able to wait.
     fn may_stream(&self) -> bool {
-        self.sink.mode() == SnapshotMode::Full && !self.broke_off && self.shared.streaming.is_worth_asking(&self.source)
+        let is_slow = self.next_list.broke_off;
+        self.sink.mode() == SnapshotMode::Full && !is_slow && self.shared.streaming.is_worth_asking(&self.source)
     }
 
-    /// None where the server does not serve it, which is no failure.
-    async fn list_by_stream(&mut self) -> Result<Option<(Watch, ResourceVersion)>, RequestError> {
+    /// None where the server does not serve it, which is no failure, and where it is older than what was `seen`: what it says
+    /// then is taken in by pages, which may replace newer states.
+    async fn list_by_stream(
+        &mut self,
+        seen: &ResourceVersion,
+    ) -> Result<Option<(Watch, ResourceVersion)>, RequestError> {
         let Self { shared, source, sink, .. } = self;
         match list_and_watch(&shared.streaming, &shared.client, source, sink).await {
+            Ok((_, version)) if version.is_older_than(seen) => Ok(None),
             Ok(listed) => Ok(Some(listed)),
             Err(NotListed::NotServed) => Ok(None),
             Err(NotListed::NotBegun(error)) => Err(error),
             Err(NotListed::BrokeOff(error)) => {
-                self.broke_off = true;
+                self.next_list.broke_off = true;
                 Err(error)
             }
         }
     }
 
     async fn recover(&mut self, error: RequestError) {
-        let name = &self.sink.name;
-        let mut phase = if self.version.is_some() { Phase::Behind } else { Phase::Pending };
-        let mut retry_after = None;
-        match &error {
-            RequestError::Expired => {
-                tracing::info!(r#type = name, "the watch is too old to go on; listing again");
-                self.version = None;
-            }
-            RequestError::Refused { .. } => {
-                phase = Phase::Refused;
-                // Visible in status, but it must not keep everything else from being ready.
-                self.gate = None;
-            }
-            RequestError::Gone(_) => {
-                phase = Phase::Gone;
-                self.gate = None;
-                self.shared.rediscover.notify_one();
-            }
-            RequestError::Invalid { .. } => {}
-            RequestError::Transient { retry_after: asked, .. } => {
-                retry_after = *asked;
-                self.is_in_doubt = true;
-            }
-        }
-        self.sink.board.failed(name, &error.to_string());
+        let phase = self.phase_after(&error);
+        let name = self.sink.name.clone();
+        let name = name.as_str();
+        let since = self.trying_since.unwrap_or_else(Timestamp::now);
+        let failing_for = self.sink.board.failed(name, since, error.word(), &error.to_string());
         self.sink.board.set_phase(name, phase);
-        let delay = match error {
-            RequestError::Expired => self.pace.expired(Instant::now(), jitter()),
+        self.show_at_gate(&error, phase, failing_for);
+        let retry_after = match error {
+            RequestError::Unavailable { retry_after, .. } => retry_after,
+            _ => None,
+        };
+        let delay = match &error {
+            RequestError::Relist(reason) if reason.is_cured_by_a_list() => self.pace.expired(Instant::now(), jitter()),
             _ => self.pace.failed(Instant::now(), retry_after, jitter()),
         };
         tracing::warn!(r#type = name, %error, retry_in = ?delay, "listing or watching failed");
         tokio::select! {
             () = tokio::time::sleep(delay) => {}
             Ok(()) = self.retry.changed() => self.pace.reset(),
+        }
+    }
+
+    /// Draws the consequences of a failure.
+    fn phase_after(&mut self, error: &RequestError) -> Phase {
+        match error {
+            RequestError::Relist(reason) => {
+                self.start = None;
+                if matches!(reason, Reason::WatchRefused { .. }) {
+                    // A version that is not taken must not outlive this process.
+                    self.shared.progress.forget(self.sink.type_id);
+                }
+            }
+            RequestError::Refused { .. } => return Phase::Refused,
+            RequestError::Gone(_) => {
+                self.shared.rediscover.notify_one();
+                return Phase::Gone;
+            }
+            RequestError::Invalid { .. } => {}
+            RequestError::Unavailable { .. } | RequestError::Transient(_) => self.doubt(),
+        }
+        if self.is_listed { Phase::Behind } else { Phase::Pending }
+    }
+
+    /// What fails is seen at `/readyz`, and does not keep everything else from being ready for ever.
+    fn show_at_gate(&mut self, error: &RequestError, phase: Phase, failing_for: Duration) {
+        let reason = error.to_string();
+        let gate = self
+            .gate
+            .get_or_insert_with(|| self.shared.readiness.gate_waived(gate_name(&self.sink.name), reason.clone()));
+        gate.close(reason);
+        match phase {
+            Phase::Pending => gate.waive_after(GATES_FOR.saturating_sub(failing_for)),
+            Phase::Live | Phase::Behind | Phase::Refused | Phase::Gone => gate.waive_after(Duration::ZERO),
         }
     }
 }

@@ -1,42 +1,10 @@
 //! Watches that begin with everything there is.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
-use meshsync_runtime::readiness::Readiness;
-use tokio::sync::{Notify, Semaphore, watch};
-
 use super::super::initial::{NotListed, Streaming, list_and_watch};
-use super::super::type_loop::{Shared, run};
+use super::loops::{added, bookmark, end, kinds, lines, open_end, run_loop, text};
 use super::*;
-use crate::stream::Progress;
-
-fn bookmark(version: u64, annotations: Value) -> String {
-    let metadata = json!({"resourceVersion": version.to_string(), "annotations": annotations});
-    event("BOOKMARK", json!({"kind": "ConfigMap", "metadata": metadata}))
-}
-
-fn end(version: u64) -> String {
-    bookmark(version, json!({"k8s.io/initial-events-end": "true"}))
-}
-
-fn added(name: &str, version: u64) -> String {
-    event("ADDED", object("n", name, version))
-}
-
-fn text((status, body): (u16, String)) -> (u16, Answer) {
-    (status, whole(body))
-}
-
-fn lines(lines: &[String]) -> (u16, Answer) {
-    (200, whole(lines.concat()))
-}
-
-/// A stream that goes on without saying any more.
-fn open_end(lines: &[String]) -> (u16, Answer) {
-    let body = Full::new(Bytes::from(lines.concat()));
-    (200, body.with_trailers(std::future::pending()).boxed_unsync())
-}
 
 impl Scene {
     fn answering(answers: Vec<(u16, Answer)>) -> Self {
@@ -46,56 +14,6 @@ impl Scene {
     async fn stream(&self, streaming: &Streaming) -> Result<(Watch, ResourceVersion), NotListed> {
         list_and_watch(streaming, &self.client, &Source::of(&spec()), &self.sink).await
     }
-}
-
-/// What the loop of a type did until it asked for what the script does not have.
-struct Ran {
-    asked: Vec<String>,
-    report: crate::watch::TypeReport,
-    names: Vec<String>,
-    is_ready: bool,
-    position: Option<String>,
-}
-
-async fn run_loop(spec: WatchSpec, answers: Vec<(u16, Answer)>) -> Ran {
-    let (over, stop) = (CancellationToken::new(), CancellationToken::new());
-    let Scene { client, table, board, sink, asked, .. } = Scene::with(&spec, answers, Some(over.clone()));
-    let (readiness, progress) = (Readiness::default(), Arc::new(Progress::default()));
-    progress.done(HashMap::new());
-    let (_retry, retried) = watch::channel(0);
-    let shared = Arc::new(Shared {
-        client,
-        first_lists: Semaphore::new(3),
-        streaming: Streaming::new(true),
-        retry: retried,
-        rediscover: Arc::new(Notify::new()),
-        progress: progress.clone(),
-    });
-    let gate = readiness.gate("type/configmaps", "not yet");
-    let running = tokio::spawn(run(spec, sink, shared, Some(gate), stop.clone()));
-    over.cancelled().await;
-    let is_ready = readiness.is_ready();
-    stop.cancel();
-    running.await.unwrap();
-    let mut names: Vec<String> = table.keys().iter().map(|(_, name)| name.to_string()).collect();
-    names.sort();
-    Ran {
-        asked: asked.await.unwrap(),
-        report: board.snapshot().remove("configmaps").unwrap(),
-        names,
-        is_ready,
-        position: progress.positions().into_values().next().map(|position| position.version.to_string()),
-    }
-}
-
-/// The requests, by what they are.
-fn kinds(asked: &[String]) -> Vec<String> {
-    let kind = |uri: &String| match uri.split_once("&resourceVersion=") {
-        _ if uri.contains("sendInitialEvents=true") => "stream".to_owned(),
-        Some((_, version)) => format!("watch {version}"),
-        None => "list".to_owned(),
-    };
-    asked.iter().map(kind).collect()
 }
 
 #[tokio::test]
@@ -109,10 +27,11 @@ async fn the_watch_that_listed_goes_on_as_the_watch() {
         event("MODIFIED", object("n", "a", 31)),
         event("ADDED", object("n", "c", 32)),
     ])]);
-    let (mut watch, mut version) = scene.stream(&Streaming::new(true)).await.unwrap();
+    let (mut watch, version) = scene.stream(&Streaming::new(true)).await.unwrap();
     assert_eq!((version.to_string(), scene.names()), ("30".to_owned(), vec!["n/a".to_owned()]));
-    assert_eq!(watch.follow(&scene.sink, &mut version, |_| {}).await, Ok(()));
-    assert_eq!((version.to_string(), scene.names()), ("32".to_owned(), vec!["n/a".to_owned(), "n/c".to_owned()]));
+    let mut start = Start::new(version, Provenance::List);
+    assert_eq!(watch.follow(&scene.sink, &mut start, &mut false, |_| {}).await, DONE);
+    assert_eq!((start.version.to_string(), scene.names()), ("32".to_owned(), vec!["n/a".to_owned(), "n/c".to_owned()]));
     assert_eq!(scene.drain(), ["upsert n/a", "upsert n/c"]);
     let asked = scene.asked().await;
     for parameter in
