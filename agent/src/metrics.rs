@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use jiff::Timestamp;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
 use prometheus_client::metrics::counter::ConstCounter;
@@ -51,6 +52,12 @@ struct PhaseLabel {
     phase: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct FailingLabel {
+    r#type: String,
+    reason: &'static str,
+}
+
 type Reading = fn(&TypeReport) -> u64;
 
 /// Counters that every type's loop keeps: name, help, value.
@@ -81,7 +88,7 @@ impl Collector for AgentCollector {
 
 impl AgentCollector {
     fn types(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let types = self.board.snapshot();
+        let (types, now) = (self.board.snapshot(), Timestamp::now());
         for (name, help, reading) in PER_TYPE {
             let metric_type = ConstCounter::new(0_u64).metric_type();
             let mut family = encoder.encode_descriptor(name, help, None, metric_type)?;
@@ -93,8 +100,15 @@ impl AgentCollector {
         let metric_type = ConstGauge::new(0_i64).metric_type();
         let mut family = encoder.encode_descriptor("meshsync_types", "Types by phase", None, metric_type)?;
         for (phase, name) in PHASES {
-            let count = types.values().filter(|report| report.phase == phase).count();
+            let count = types.values().filter(|report| report.settled_phase(now) == phase).count();
             ConstGauge::new(count as i64).encode(family.encode_family(&PhaseLabel { phase: name })?)?;
+        }
+        let help = "For how long a type has not been listed or watched; absent while it is";
+        let mut family = encoder.encode_descriptor("meshsync_type_failing_seconds", help, None, metric_type)?;
+        for (name, report) in types.iter().filter(|(_, report)| report.is_failing(now)) {
+            let label = FailingLabel { r#type: name.clone(), reason: report.reason };
+            let age = report.failing_since.map(|since| now.duration_since(since).as_secs()).unwrap_or_default();
+            ConstGauge::new(age).encode(family.encode_family(&label)?)?;
         }
         Ok(())
     }

@@ -116,6 +116,26 @@ pub struct RefusedType {
     pub message: String,
 }
 
+/// A type that cannot be listed or watched at present.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FailingType {
+    /// The type, e.g. `widgets.example.com`.
+    #[serde(rename = "type")]
+    #[schemars(length(max = 316))]
+    pub type_: String,
+    /// Static, PascalCase, e.g. `ServerError`.
+    #[schemars(length(max = 64))]
+    pub reason: String,
+    /// What the API server said, or what was wrong with its answer.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 1024))]
+    pub message: String,
+    /// Since when nothing works.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Time>,
+}
+
 /// Where the agent publishes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -148,9 +168,9 @@ pub struct AgentStatus {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 1024))]
     pub message: String,
-    /// Types whose objects are watched.
+    /// Types whose objects are watched; without those that fail.
     pub types: i32,
-    /// Types whose first list is not complete yet.
+    /// Types whose first list is not complete yet; without those that fail.
     pub pending_types: i32,
     /// Objects in the snapshot.
     pub objects: i64,
@@ -175,6 +195,13 @@ pub struct AgentStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 512))]
     pub refused: Vec<RefusedType>,
+    /// Types that have failed for 10 s or longer, the first 50 of them by name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 50))]
+    pub failing: Vec<FailingType>,
+    /// How many they are.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub failing_types: i32,
     /// Pod that wrote this.
     #[schemars(length(max = 253))]
     pub pod: String,
@@ -184,6 +211,10 @@ pub struct AgentStatus {
     /// When this was written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reported_at: Option<Time>,
+}
+
+fn is_zero(count: &i32) -> bool {
+    *count == 0
 }
 
 /// An agent's connection to its broker.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use meshsync_crds::{AgentBrokerStatus, AgentPhase, AgentStatus, RefusedType};
+use meshsync_crds::{AgentBrokerStatus, AgentPhase, AgentStatus, FailingType, RefusedType};
 
 use crate::discover::InForce;
 use crate::publish::delivery::DeliveryState;
@@ -12,6 +12,10 @@ use crate::watch::{Phase, TypeReport};
 
 /// Refused types that are told one by one; the schema takes no more.
 const MAX_REFUSED: usize = 512;
+/// Failing types that are told one by one; the schema takes no more.
+const MAX_FAILING: usize = 50;
+/// Failing types that the message names.
+const NAMED: usize = 5;
 /// Longest text of a message in the schema.
 const MAX_MESSAGE: usize = 1024;
 /// Longest URL in the schema.
@@ -45,8 +49,12 @@ pub struct Facts {
 /// What to report.
 #[must_use]
 pub fn compose(facts: Facts) -> AgentStatus {
-    let count = |wanted: &[Phase]| facts.types.values().filter(|report| wanted.contains(&report.phase)).count();
-    let pending = count(&[Phase::Pending]);
+    let now = Timestamp::now();
+    let failing = Failing::of(&facts.types, now);
+    let count = |wanted: Phase| {
+        facts.types.values().filter(|report| report.settled_phase(now) == wanted && !is_failing(report, now)).count()
+    };
+    let pending = count(Phase::Pending);
     let refused: Vec<RefusedType> = facts
         .types
         .iter()
@@ -58,7 +66,7 @@ pub fn compose(facts: Facts) -> AgentStatus {
         })
         .take(MAX_REFUSED)
         .collect();
-    let behind_since = facts.behind_since.filter(|since| Timestamp::now().duration_since(*since) > BEHIND_AFTER);
+    let behind_since = facts.behind_since.filter(|since| now.duration_since(*since) > BEHIND_AFTER);
     let config = facts.in_force.config.as_ref();
     let mut reasons = Vec::new();
     if let Some((_, message)) = &facts.in_force.rejected {
@@ -72,10 +80,7 @@ pub fn compose(facts: Facts) -> AgentStatus {
     if let Some(refusal) = &facts.delivery.refusal {
         reasons.push(format!("the stream refuses messages: {refusal}"));
     }
-    let behind = count(&[Phase::Behind]);
-    if behind > 0 {
-        reasons.push(format!("{behind} watches are being opened again"));
-    }
+    reasons.extend(failing.summary());
     if !refused.is_empty() {
         reasons.push(format!("{} types are refused", refused.len()));
     }
@@ -90,7 +95,7 @@ pub fn compose(facts: Facts) -> AgentStatus {
         rejected_revision: facts.in_force.rejected.as_ref().map(|(revision, _)| revision.clone()),
         phase,
         message: cut(&reasons.join("; ")),
-        types: to_i32(facts.types.len() - refused.len() - count(&[Phase::Gone])),
+        types: to_i32(count(Phase::Live) + pending),
         pending_types: to_i32(pending),
         objects: to_i64(facts.objects),
         broker: Some(broker(facts.broker)),
@@ -100,9 +105,44 @@ pub fn compose(facts: Facts) -> AgentStatus {
         delivery_reason: Some(cut(&facts.delivery.reason)).filter(|reason| !reason.is_empty()),
         too_large: i64::try_from(facts.too_large).unwrap_or(i64::MAX),
         refused,
+        failing_types: to_i32(failing.count),
+        failing: failing.types,
         pod: facts.pod,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         reported_at: None,
+    }
+}
+
+/// Whether a type fails, or is not served any more, for longer than is no news. What is refused is told apart.
+fn is_failing(report: &TypeReport, now: Timestamp) -> bool {
+    report.phase != Phase::Refused && report.is_failing(now)
+}
+
+/// The types that fail.
+struct Failing {
+    types: Vec<FailingType>,
+    count: usize,
+}
+
+impl Failing {
+    fn of(reports: &BTreeMap<String, TypeReport>, now: Timestamp) -> Self {
+        let failing = || reports.iter().filter(|(_, report)| is_failing(report, now));
+        let types = failing().take(MAX_FAILING).map(|(name, report)| FailingType {
+            type_: name.clone(),
+            reason: report.reason.to_owned(),
+            message: cut(&report.last_error),
+            since: report.failing_since.map(Time),
+        });
+        Self { types: types.collect(), count: failing().count() }
+    }
+
+    /// `2 types fail: widgets.example.com (ServerError), …`.
+    fn summary(&self) -> Option<String> {
+        let named: Vec<String> =
+            self.types.iter().take(NAMED).map(|failing| format!("{} ({})", failing.type_, failing.reason)).collect();
+        let rest = if self.count > NAMED { format!(" and {} more", self.count - NAMED) } else { String::new() };
+        let verb = if self.count == 1 { "type fails" } else { "types fail" };
+        (self.count > 0).then(|| format!("{} {verb}: {}{rest}; see status.agent.failing", self.count, named.join(", ")))
     }
 }
 
@@ -167,6 +207,45 @@ mod tests {
         assert_eq!((status.types, status.refused.len()), (1, 1));
         assert_eq!((status.refused[0].type_.as_str(), status.refused[0].message.as_str()), ("type1", "no 1"));
         assert_eq!(status.applied_revision, "r7");
+    }
+
+    #[test]
+    fn a_type_that_fails_is_named_counted_and_holds_up_nothing() {
+        let since = Timestamp::now() - jiff::SignedDuration::from_secs(10);
+        let mut facts = facts(&[Phase::Live, Phase::Pending, Phase::Behind, Phase::Gone]);
+        assert_eq!(compose(facts.clone()).phase, AgentPhase::Synchronizing);
+        for report in facts.types.values_mut().filter(|report| report.phase != Phase::Live) {
+            (report.reason, report.failing_since) = ("ServerError", Some(since));
+        }
+        let status = compose(facts.clone());
+        assert_eq!((status.phase, status.types, status.pending_types), (AgentPhase::Degraded, 1, 0));
+        let named: Vec<_> = status.failing.iter().map(|failing| failing.type_.as_str()).collect();
+        assert_eq!((named, status.failing_types), (vec!["type1", "type2", "type3"], 3));
+        let first = &status.failing[0];
+        let told = (first.reason.as_str(), first.message.as_str(), first.since.clone());
+        assert_eq!(told, ("ServerError", "no 1", Some(Time(since))));
+        assert!(status.message.starts_with("3 types fail: type1 (ServerError), "), "{}", status.message);
+    }
+
+    #[test]
+    fn a_watch_that_is_opened_again_is_no_news() {
+        let mut facts = facts(&[Phase::Live, Phase::Behind]);
+        facts.types.get_mut("type1").unwrap().failing_since = Some(Timestamp::now());
+        let status = compose(facts);
+        assert_eq!((status.phase, status.types, status.failing.len()), (AgentPhase::Live, 2, 0));
+    }
+
+    #[test]
+    fn a_cluster_full_of_failing_types_is_told_within_bounds() {
+        let mut facts = facts(&[Phase::Pending; 600]);
+        for report in facts.types.values_mut() {
+            report.failing_since = Some(Timestamp::UNIX_EPOCH);
+            report.last_error = "x".repeat(100_000);
+        }
+        let status = compose(facts);
+        assert_eq!((status.failing.len(), status.failing_types), (50, 600));
+        assert!(status.failing.iter().all(|failing| failing.message.len() <= 1024));
+        assert!(status.message.contains("and 595 more"), "{}", status.message);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What the agent says of itself in `status.agent` of its MeshSync.
 //!
-//! Written at once when what is in force, the phase or the refused types change; counters alone at most every
+//! Written at once when what is in force, the phase, or the refused and failing types change; counters alone at most every
 //! [`COUNTERS_EVERY`], so that a busy cluster does not make the agent a busy writer.
 
 mod compose;
@@ -14,7 +14,7 @@ use kube::api::{Api, Patch, PatchParams};
 use kube::{Client, ResourceExt as _};
 use meshsync_crds::agent_config::ReportTarget;
 use meshsync_crds::names::{AGENT_FIELD_MANAGER, GROUP, VERSION};
-use meshsync_crds::{AgentBrokerStatus, AgentStatus, MeshSync};
+use meshsync_crds::{AgentBrokerStatus, AgentStatus, FailingType, MeshSync};
 use tokio::sync::watch;
 
 use crate::discover::InForce;
@@ -141,7 +141,10 @@ fn without_counters(status: &AgentStatus) -> AgentStatus {
     // Several servers of one broker may fail in ways that differ, in turns: only whether there is an error is news.
     let broker =
         status.broker.clone().map(|broker| AgentBrokerStatus { error: broker.error.map(|_| String::new()), ..broker });
-    AgentStatus { objects: 0, outbox: 0, behind_since: None, pending_types: 0, too_large: 0, broker, ..status.clone() }
+    // So may a type: which fail, and why in a word, is news; the words of the last failure are not.
+    let failing = status.failing.iter().cloned().map(|failing| FailingType { message: String::new(), ..failing });
+    let status = AgentStatus { broker, failing: failing.collect(), ..status.clone() };
+    AgentStatus { objects: 0, outbox: 0, behind_since: None, pending_types: 0, too_large: 0, ..status }
 }
 
 #[cfg(test)]

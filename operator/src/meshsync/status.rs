@@ -169,16 +169,35 @@ fn agent_available(input: &Dereferenced, outcome: &Outcome<'_>, agent: Option<&A
     match agent {
         _ if !input.agent_available => {
             let pod = format!("kubectl get pods -n {} -l {}", applied.input.identity.namespace, pod_selector(applied));
-            Verdict::no("Starting", format!("the agent's pod is not available yet; see {pod}"))
+            let why = agent.and_then(failing).map(|failing| format!("; it last said: {failing}")).unwrap_or_default();
+            Verdict::no("Starting", format!("the agent's pod is not available yet{why}; see {pod}"))
         }
         Some(agent) if agent.applied_revision == *wanted => {
-            Verdict::yes("Acknowledged", format!("the agent has put configuration {wanted} in force"))
+            let but = failing(agent).map(|failing| format!("; {failing}")).unwrap_or_default();
+            Verdict::yes("Acknowledged", format!("the agent has put configuration {wanted} in force{but}"))
         }
         Some(AgentStatus { rejected_revision: Some(rejected), message, .. }) if rejected == wanted => {
             Verdict::no("Rejected", message.clone())
         }
         _ => Verdict::no("Acknowledging", format!("the agent has not put configuration {wanted} in force yet")),
     }
+}
+
+/// What fails while everything else works.
+fn failing(agent: &AgentStatus) -> Option<String> {
+    let first = agent.failing.first()?;
+    let rest = match agent.failing_types {
+        ..=1 => String::new(),
+        count => format!(", one of {count} types that fail"),
+    };
+    Some(format!("{} cannot be read{rest} ({}): {}", first.type_, first.reason, first.message))
+}
+
+/// Whether what could be watched is published, although some types could not be.
+fn is_published_but_for_some(agent: &AgentStatus) -> bool {
+    let is_connected = agent.broker.as_ref().is_some_and(|broker| broker.connected);
+    let some_fail = agent.failing_types > 0 && agent.types > 0;
+    is_connected && agent.behind_since.is_none() && (some_fail || !agent.refused.is_empty())
 }
 
 fn pod_selector(applied: &Applied) -> String {
@@ -202,6 +221,8 @@ fn published(input: &Dereferenced, agent: Option<&AgentStatus>) -> Verdict {
         {
             Verdict::yes("Live", agent.message.clone())
         }
+        AgentPhase::Degraded if is_published_but_for_some(agent) && !input.agent_available => silent(agent),
+        AgentPhase::Degraded if is_published_but_for_some(agent) => Verdict::yes("Live", agent.message.clone()),
         AgentPhase::Degraded => Verdict::no("Degraded", agent.message.clone()),
         AgentPhase::Discovering => Verdict::no("Discovering", "the agent finds out what there is"),
         AgentPhase::Synchronizing => {
@@ -228,7 +249,7 @@ fn count(count: usize) -> i32 {
 #[cfg(test)]
 mod tests {
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-    use meshsync_crds::AgentBrokerStatus;
+    use meshsync_crds::{AgentBrokerStatus, FailingType};
     use serde_json::json;
 
     use super::super::fixtures::dereferenced;
@@ -276,6 +297,39 @@ mod tests {
         assert_eq!(external_available(&input, "nats://new:4222"), Verdict::unknown("AgentUnavailable", said));
         // What is wrong stays told: an agent without a broker is not ready, and lives.
         assert_eq!(published(&input, Some(&agent(AgentPhase::Degraded))), Verdict::no("Degraded", "behind"));
+    }
+
+    #[test]
+    fn a_type_that_fails_is_named_and_keeps_nothing_from_being_ready() {
+        let mut input = dereferenced(json!({}), &[]);
+        input.agent_available = true;
+        let failing = FailingType {
+            type_: "widgets.example.com".into(),
+            reason: "ServerError".into(),
+            message: "no webhook".into(),
+            since: None,
+        };
+        let agent = AgentStatus {
+            broker: connection("nats://b:4222", None),
+            phase: AgentPhase::Degraded,
+            message: "1 type fails: widgets.example.com (ServerError)".into(),
+            types: 7,
+            failing_types: 1,
+            failing: vec![failing],
+            ..AgentStatus::default()
+        };
+        let said = "widgets.example.com cannot be read (ServerError): no webhook";
+        assert_eq!(super::failing(&agent).as_deref(), Some(said));
+        assert_eq!(published(&input, Some(&agent)), Verdict::yes("Live", agent.message.clone()));
+        // What else is wrong counts as ever.
+        let behind = AgentStatus { behind_since: Some(Time(Timestamp::UNIX_EPOCH)), ..agent.clone() };
+        assert_eq!(published(&input, Some(&behind)).status, Some(false));
+        let lost = AgentStatus { broker: connection("nats://b:4222", Some("DNS error")), ..agent.clone() };
+        assert_eq!(published(&input, Some(&lost)).status, Some(false));
+        let nothing = AgentStatus { types: 0, ..agent.clone() };
+        assert_eq!(published(&input, Some(&nothing)).status, Some(false), "everything fails");
+        input.agent_available = false;
+        assert_eq!(published(&input, Some(&agent)).status, None);
     }
 
     #[test]
