@@ -63,13 +63,13 @@ impl Path {
     fn publish(&self) {
         while let Next::Item(item) = self.queue.next() {
             if let Action::Upsert { uid, .. } = &item.action {
-                let object = self.table.get_to_publish(uid).unwrap();
+                let object = self.table.get_to_publish(&item.name, uid).unwrap();
                 let body = object.body.unwrap();
                 let mut out = Vec::with_capacity(body.len() + body.len() / 4 + 512);
                 let event = item.action.event_type(object.told);
                 meshery::encode_event(event, &body, CLUSTER_ID, Detail::Full, &mut out).unwrap();
                 black_box(out);
-                self.table.confirm(uid, Confirmation { hash: object.hash, sequence: 1 });
+                self.table.confirm(&item.name, uid, Confirmation { hash: object.hash, sequence: 1 });
             }
             self.queue.confirm(item);
         }

@@ -109,7 +109,7 @@ fn upsert_modified(bencher: Bencher<'_, '_>) {
 fn upsert_added(bencher: Bencher<'_, '_>) {
     let (table, pods) = table();
     bencher.counter(BytesCount::of_slice(&pods[1].body)).bench_local(|| {
-        table.remove(&pods[1].uid);
+        table.remove_named(&pods[1].name);
         table.upsert(black_box(&pods[1]))
     });
 }

@@ -34,7 +34,7 @@ fn resumed(store: &Store, plural: &str) {
     table.set_mode(SnapshotMode::HashOnly);
     let prepared = object("a", "u-a", 5, "one");
     table.upsert(&prepared);
-    table.confirm(&prepared.uid, Confirmation { hash: prepared.hash, sequence: 1 });
+    table.confirm(&prepared.name, &prepared.uid, Confirmation { hash: prepared.hash, sequence: 1 });
     assert!(table.lacks_bodies());
 }
 

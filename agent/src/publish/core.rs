@@ -155,12 +155,12 @@ impl<'p> Session<'p> {
         match &item.action {
             Action::Upsert { uid, resync } => {
                 let Some(table) = self.parts.store.table(item.type_id) else { return Ok(Made::Nothing) };
-                let Some(object) = table.get_to_publish(uid) else { return Ok(Made::Nothing) };
+                let Some(object) = table.get_to_publish(&item.name, uid) else { return Ok(Made::Nothing) };
                 if object.confirmed && !*resync {
                     return Ok(Made::Nothing);
                 }
                 let Some(body) = object.body else {
-                    table.want_body(uid);
+                    table.want_body(&item.name, uid);
                     return Ok(Made::Nothing);
                 };
                 let event = item.action.event_type(object.told);
@@ -196,7 +196,7 @@ impl<'p> Session<'p> {
         if let Action::Upsert { uid, .. } = &item.action
             && let Some(table) = self.parts.store.table(item.type_id)
         {
-            table.doubt(uid);
+            table.doubt(&item.name, uid);
         }
         self.parts.queue.return_unconfirmed(item);
     }
@@ -206,7 +206,7 @@ impl<'p> Session<'p> {
         if let Action::Upsert { uid, .. } = &item.action
             && let Some(table) = self.parts.store.table(item.type_id)
         {
-            table.confirm(uid, Confirmation { hash, sequence: 0 });
+            table.confirm(&item.name, uid, Confirmation { hash, sequence: 0 });
         }
         self.parts.stats.published(event, bytes);
         self.parts.queue.confirm(item);

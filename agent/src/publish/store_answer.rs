@@ -79,7 +79,7 @@ impl Answer<'_> {
                     let pushed = self.messages.push(&body).map_err(|error| error.to_string());
                     self.pushed(served, &object.name, pushed).await?;
                 }
-                None => table.want_body(&object.uid),
+                None => table.want_body(&object.name, &object.uid),
             }
         }
         Ok(())

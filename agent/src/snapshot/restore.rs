@@ -54,15 +54,11 @@ impl State {
 
     pub(super) fn restore(&mut self, stored: Stored) -> Restored {
         let Stored { uid, name, resource_version, hash, sequence } = stored;
-        if let Some(row) = self.rows.find_mut(&uid) {
+        if let Some(row) = self.rows.find_mut(&name, &uid) {
             row.sequence = sequence;
             row.told = Told::Yes;
             row.confirmed_hash = hash.unwrap_or(!row.hash);
-            return if row.is_confirmed() {
-                Restored::Same
-            } else {
-                Restored::Differs { name: row.name.clone(), uid, replaced: None }
-            };
+            return if row.is_confirmed() { Restored::Same } else { Restored::Differs { name, uid, replaced: None } };
         }
         let gone = Removed { uid, name, resource_version, told: Told::Yes, sequence };
         if let Some(namesake) = self.rows.find_named(&gone.name).map(|row| row.uid.clone()) {
@@ -128,7 +124,7 @@ mod tests {
         let gone = relist.finish();
         assert_eq!(gone.len(), 1);
         assert_eq!((gone[0].name.name(), gone[0].told, gone[0].sequence), ("gone", Told::Yes, 3));
-        let same = table.get(&Uid::new("u1")).unwrap();
+        let same = table.get(&ObjectName::new(Some("ns"), "same"), &Uid::new("u1")).unwrap();
         assert!(same.confirmed && same.body.is_some(), "the list brings the body");
     }
 
@@ -159,16 +155,16 @@ mod tests {
         for (name, uid) in [("kept", "u1"), ("lost", "u2"), ("unsent", "u3")] {
             table.upsert(&object(name, uid, 5, "one"));
         }
-        for uid in ["u1", "u2"] {
-            let uid = Uid::new(uid);
-            let hash = table.get(&uid).unwrap().hash;
-            table.confirm(&uid, Confirmation { hash, sequence: 7 });
+        for (name, uid) in [("kept", "u1"), ("lost", "u2")] {
+            let (name, uid) = (ObjectName::new(Some("ns"), name), Uid::new(uid));
+            let hash = table.get(&name, &uid).unwrap().hash;
+            table.confirm(&name, &uid, Confirmation { hash, sequence: 7 });
         }
         table.forget_stored();
         assert_eq!(table.restore(stored(&object("kept", "u1", 5, "one"), 7)), Restored::Same);
         let lost: BTreeSet<_> = table.lost().into_iter().map(|(_, name)| name.name().to_owned()).collect();
         assert_eq!(lost, BTreeSet::from(["lost".to_owned()]));
-        assert!(!table.get(&Uid::new("u2")).unwrap().confirmed);
+        assert!(!table.get(&ObjectName::new(Some("ns"), "lost"), &Uid::new("u2")).unwrap().confirmed);
     }
 
     #[test]
@@ -176,12 +172,12 @@ mod tests {
         let table = Table::new();
         let one = object("a", "u1", 5, "one");
         table.upsert(&one);
-        table.confirm(&one.uid, Confirmation { hash: one.hash, sequence: 0 });
+        table.confirm(&one.name, &one.uid, Confirmation { hash: one.hash, sequence: 0 });
         // Another was sent, and nobody knows whether it arrived; then the object was as before again.
         table.upsert(&object("a", "u1", 6, "two"));
-        table.doubt(&one.uid);
+        table.doubt(&one.name, &one.uid);
         table.upsert(&object("a", "u1", 7, "one"));
-        assert!(!table.get(&one.uid).unwrap().confirmed);
+        assert!(!table.get(&one.name, &one.uid).unwrap().confirmed);
     }
 
     #[test]

@@ -1,4 +1,8 @@
-//! The rows of one table with their two indices, which hold row numbers only.
+//! The rows of one table with their index, which holds row numbers only.
+//!
+//! Names are what is unique at any one time: a type has one object of a name. A uid tells one incarnation of the name from
+//! the next, but of it nobody can be sure that no other object has it: an aggregated API, or an etcd that was put together
+//! from a backup, may well give one uid to several objects.
 
 use std::hash::{BuildHasher as _, RandomState};
 
@@ -80,19 +84,18 @@ impl Slots {
     }
 }
 
-/// Rows in slots, found by uid and by name.
+/// Rows in slots, found by name.
 #[derive(Default)]
 pub(super) struct Rows {
     slots: Slots,
     free: Vec<u32>,
-    by_uid: HashTable<u32>,
     by_name: HashTable<u32>,
     hasher: RandomState,
 }
 
 impl Rows {
     pub(super) fn len(&self) -> usize {
-        self.by_uid.len()
+        self.by_name.len()
     }
 
     /// Number of slots, used or not: the end of what [`Self::slot`] can give.
@@ -112,28 +115,29 @@ impl Rows {
         self.slots.iter_mut()
     }
 
-    pub(super) fn find(&self, uid: &Uid) -> Option<&Row> {
-        let slot =
-            self.by_uid.find(self.hasher.hash_one(uid), |&slot| is_row(&self.slots, slot, |row| row.uid == *uid));
-        self.slot(*slot? as usize)
+    /// The incarnation of `name` that has this uid.
+    pub(super) fn find(&self, name: &ObjectName, uid: &Uid) -> Option<&Row> {
+        self.find_named(name).filter(|row| row.uid == *uid)
     }
 
-    pub(super) fn find_mut(&mut self, uid: &Uid) -> Option<&mut Row> {
-        let Self { slots, by_uid, hasher, .. } = self;
-        let slot = *by_uid.find(hasher.hash_one(uid), |&slot| is_row(slots, slot, |row| row.uid == *uid))?;
-        slots.get_mut(slot as usize)?.as_mut()
+    /// As [`Self::find`].
+    pub(super) fn find_mut(&mut self, name: &ObjectName, uid: &Uid) -> Option<&mut Row> {
+        let Self { slots, by_name, hasher, .. } = self;
+        let slot = *by_name.find(hasher.hash_one(name), |&slot| is_row(slots, slot, |row| row.name == *name))?;
+        slots.get_mut(slot as usize)?.as_mut().filter(|row| row.uid == *uid)
     }
 
+    /// The row of `name`, whichever incarnation it is.
     pub(super) fn find_named(&self, name: &ObjectName) -> Option<&Row> {
         let hash = self.hasher.hash_one(name);
         let slot = self.by_name.find(hash, |&slot| is_row(&self.slots, slot, |row| row.name == *name));
         self.slot(*slot? as usize)
     }
 
-    /// Adds a row. Neither its uid nor its name may be there already.
+    /// Adds a row. Its name may not be there already.
     pub(super) fn insert(&mut self, row: Row) {
-        let Self { slots, free, by_uid, by_name, hasher } = self;
-        let (uid_hash, name_hash) = (hasher.hash_one(&row.uid), hasher.hash_one(&row.name));
+        let Self { slots, free, by_name, hasher } = self;
+        let name_hash = hasher.hash_one(&row.name);
         let slot = match free.pop() {
             Some(slot) => slot,
             // Four billion objects of a type do not fit into any etcd.
@@ -142,27 +146,24 @@ impl Rows {
         if let Some(place) = slots.get_mut(slot as usize) {
             *place = Some(row);
         }
-        by_uid.insert_unique(uid_hash, slot, |&other| hash_of(slots, other, |row| hasher.hash_one(&row.uid)));
         by_name.insert_unique(name_hash, slot, |&other| hash_of(slots, other, |row| hasher.hash_one(&row.name)));
     }
 
-    pub(super) fn remove(&mut self, uid: &Uid) -> Option<Row> {
-        let Self { slots, free, by_uid, by_name, hasher } = self;
-        let in_uids =
-            by_uid.find_entry(hasher.hash_one(uid), |&slot| is_row(slots, slot, |row| row.uid == *uid)).ok()?;
-        let (slot, _) = in_uids.remove();
+    /// Removes the row of `name`, whichever incarnation it is.
+    pub(super) fn remove_named(&mut self, name: &ObjectName) -> Option<Row> {
+        let Self { slots, free, by_name, hasher } = self;
+        let in_names =
+            by_name.find_entry(hasher.hash_one(name), |&slot| is_row(slots, slot, |row| row.name == *name)).ok()?;
+        let (slot, _) = in_names.remove();
         let row = slots.get_mut(slot as usize)?.take()?;
-        if let Ok(in_names) = by_name.find_entry(hasher.hash_one(&row.name), |&other| other == slot) {
-            in_names.remove();
-        }
         free.push(slot);
         Some(row)
     }
 
     /// Removes all rows for which `keep` is false and gives them back.
     pub(super) fn remove_unless(&mut self, keep: impl Fn(&Row) -> bool) -> Vec<Row> {
-        let gone: Vec<Uid> = self.iter().filter(|row| !keep(row)).map(|row| row.uid.clone()).collect();
-        gone.iter().filter_map(|uid| self.remove(uid)).collect()
+        let gone: Vec<ObjectName> = self.iter().filter(|row| !keep(row)).map(|row| row.name.clone()).collect();
+        gone.iter().filter_map(|name| self.remove_named(name)).collect()
     }
 }
 

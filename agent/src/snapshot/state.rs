@@ -8,7 +8,7 @@ use meshsync_crds::agent_config::SnapshotMode;
 use super::codec::{Codec, Packed};
 use super::rows::{Row, Rows};
 use super::table::{Confirmation, Outcome, Removed, TableStats, Told};
-use crate::object::{Prepared, ResourceVersion, Uid};
+use crate::object::{ObjectName, Prepared, ResourceVersion, Uid};
 
 /// A dictionary is trained once a table holds this many bodies.
 const TRAIN_AT: usize = 128;
@@ -41,7 +41,7 @@ pub(super) struct State {
 #[derive(Default)]
 struct Running {
     /// Objects that left meanwhile: a page made before that may still show them.
-    departed: HashMap<Uid, ResourceVersion>,
+    departed: HashMap<ObjectName, Vec<(Uid, ResourceVersion)>>,
     /// See [`super::Relist::accept_older`].
     accept_older: bool,
 }
@@ -53,13 +53,14 @@ impl State {
         }
         let relist = self.relist;
         let accept_older = self.accepts_older();
-        let Some(row) = self.rows.find_mut(&prepared.uid) else { return self.insert(prepared) };
+        let Prepared { name, uid, .. } = prepared;
+        let Some(row) = self.rows.find_mut(name, uid) else { return self.insert(prepared) };
         row.seen = relist;
         if !accept_older && prepared.resource_version.is_older_than(&row.resource_version) {
             return Outcome::Stale;
         }
         row.resource_version = prepared.resource_version.clone();
-        let unchanged = row.hash == prepared.hash && row.name == prepared.name;
+        let unchanged = row.hash == prepared.hash;
         row.hash = prepared.hash;
         let confirmed = unchanged && row.is_confirmed();
         let is_wanted = self.mode == SnapshotMode::Full || !confirmed;
@@ -76,9 +77,9 @@ impl State {
         if confirmed { Outcome::Unchanged } else { Outcome::Modified }
     }
 
-    pub(super) fn confirm(&mut self, uid: &Uid, confirmation: Confirmation) {
+    pub(super) fn confirm(&mut self, name: &ObjectName, uid: &Uid, confirmation: Confirmation) {
         let mode = self.mode;
-        let Some(row) = self.rows.find_mut(uid) else { return };
+        let Some(row) = self.rows.find_mut(name, uid) else { return };
         row.told = Told::Yes;
         row.confirmed_hash = confirmation.hash;
         row.sequence = confirmation.sequence;
@@ -103,15 +104,12 @@ impl State {
     }
 
     fn insert(&mut self, prepared: &Prepared) -> Outcome {
-        let namesake = self.rows.find_named(&prepared.name).map(|row| (row.uid.clone(), row.resource_version.clone()));
-        let replaced = match namesake {
-            // A late message about an incarnation that this one followed.
-            Some((_, version)) if !self.accepts_older() && prepared.resource_version.is_older_than(&version) => {
-                return Outcome::Stale;
-            }
-            Some((uid, _)) => self.remove(&uid),
-            None => None,
-        };
+        let is_older = |namesake: &Row| prepared.resource_version.is_older_than(&namesake.resource_version);
+        // A late message about an incarnation that the namesake followed.
+        if !self.accepts_older() && self.rows.find_named(&prepared.name).is_some_and(is_older) {
+            return Outcome::Stale;
+        }
+        let replaced = self.remove_named(&prepared.name);
         let Prepared { uid, name, resource_version, hash, body, deleting: _ } = prepared;
         let body = self.codec.pack(body);
         self.note_size((body.len(), body.packed_len()));
@@ -160,37 +158,36 @@ impl State {
     }
 
     pub(super) fn delete(&mut self, last: &Prepared) -> Option<Removed> {
-        let row = match self.rows.find(&last.uid) {
-            Some(row) => row,
-            // Names are unique: an event about a later namesake says that ours is gone, too.
-            None => self.rows.find_named(&last.name)?,
-        };
+        // Whichever incarnation it is: an event about a later one says that ours is gone, too.
+        let row = self.rows.find_named(&last.name)?;
         let is_final = row.uid == last.uid && !row.uid.is_named();
         if !is_final && last.resource_version.is_older_than(&row.resource_version) {
             return None;
         }
-        let uid = row.uid.clone();
-        let mut removed = self.remove(&uid)?;
+        let mut removed = self.remove_named(&last.name)?;
         if removed.resource_version.is_older_than(&last.resource_version) {
             removed.resource_version = last.resource_version.clone();
         }
         Some(removed)
     }
 
-    pub(super) fn remove(&mut self, uid: &Uid) -> Option<Removed> {
-        let row = self.rows.remove(uid)?;
+    pub(super) fn remove_named(&mut self, name: &ObjectName) -> Option<Removed> {
+        let row = self.rows.remove_named(name)?;
         self.forget_size(row.body.as_ref());
         if let Some(running) = &mut self.running {
-            running.departed.insert(row.uid.clone(), row.resource_version.clone());
+            let departed = running.departed.entry(row.name.clone()).or_default();
+            departed.push((row.uid.clone(), row.resource_version.clone()));
         }
         Some(row.into())
     }
 
     /// Whether the object left during the re-list that is running, and this is a state from before.
     fn has_departed(&self, prepared: &Prepared) -> bool {
-        let departed = self.running.as_ref().and_then(|running| running.departed.get(&prepared.uid));
-        let Some(last) = departed else { return false };
-        !prepared.uid.is_named() || !last.is_older_than(&prepared.resource_version)
+        let departed = self.running.as_ref().and_then(|running| running.departed.get(&prepared.name));
+        departed.into_iter().flatten().any(|(uid, last)| {
+            let may_be_back = uid.is_named() && last.is_older_than(&prepared.resource_version);
+            *uid == prepared.uid && !may_be_back
+        })
     }
 
     fn note_size(&mut self, (body, packed): (usize, usize)) {
@@ -221,15 +218,15 @@ impl State {
     }
 
     /// Takes the object for one whose state was not confirmed; whether it is known at all.
-    pub(super) fn doubt(&mut self, uid: &Uid) -> bool {
-        let Some(row) = self.rows.find_mut(uid) else { return false };
+    pub(super) fn doubt(&mut self, name: &ObjectName, uid: &Uid) -> bool {
+        let Some(row) = self.rows.find_mut(name, uid) else { return false };
         row.confirmed_hash = !row.hash;
         true
     }
 
     /// Notes that the object is to be sent, although its body is not here; whether it is known at all.
-    pub(super) fn want_body(&mut self, uid: &Uid) -> bool {
-        if !self.doubt(uid) {
+    pub(super) fn want_body(&mut self, name: &ObjectName, uid: &Uid) -> bool {
+        if !self.doubt(name, uid) {
             return false;
         }
         self.wanted_at = Some(self.relist);

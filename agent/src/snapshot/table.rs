@@ -149,16 +149,9 @@ impl Table {
         self.lock().delete(last)
     }
 
-    /// Takes out an object by uid.
-    pub fn remove(&self, uid: &Uid) -> Option<Removed> {
-        self.lock().remove(uid)
-    }
-
     /// Takes out an object by name.
     pub fn remove_named(&self, name: &ObjectName) -> Option<Removed> {
-        let mut state = self.lock();
-        let uid = state.rows.find_named(name)?.uid.clone();
-        state.remove(&uid)
+        self.lock().remove_named(name)
     }
 
     /// Begins a re-list: what is not seen from here to [`Relist::finish`] has left the cluster. Nothing is cleared, and a
@@ -169,11 +162,12 @@ impl Table {
         Relist { table: Arc::clone(self), number }
     }
 
-    /// A copy of the object.
+    /// A copy of the object. Neither name nor uid is enough: a name has one incarnation after the other, and several objects
+    /// may be given one uid.
     #[must_use]
-    pub fn get(&self, uid: &Uid) -> Option<Object> {
+    pub fn get(&self, name: &ObjectName, uid: &Uid) -> Option<Object> {
         let state = self.lock();
-        let row = state.rows.find(uid)?.clone();
+        let row = state.rows.find(name, uid)?.clone();
         let codec = Arc::clone(&state.codec);
         drop(state);
         Some(unpack(row, &codec))
@@ -192,9 +186,9 @@ impl Table {
     /// A copy of the object in order to send it: from here on consumers may know it, so its delete will be published.
     /// `told` of the copy is what held before.
     #[must_use]
-    pub fn get_to_publish(&self, uid: &Uid) -> Option<Object> {
+    pub fn get_to_publish(&self, name: &ObjectName, uid: &Uid) -> Option<Object> {
         let mut state = self.lock();
-        let row = state.rows.find_mut(uid)?;
+        let row = state.rows.find_mut(name, uid)?;
         let copy = row.clone();
         row.told = row.told.max(Told::Maybe);
         let codec = Arc::clone(&state.codec);
@@ -203,14 +197,14 @@ impl Table {
     }
 
     /// Notes what consumers have been told of the object. Without effect if it has left.
-    pub fn confirm(&self, uid: &Uid, confirmation: Confirmation) {
-        self.lock().confirm(uid, confirmation);
+    pub fn confirm(&self, name: &ObjectName, uid: &Uid, confirmation: Confirmation) {
+        self.lock().confirm(name, uid, confirmation);
     }
 
     /// Notes that another state may have been told than the one that was confirmed last: whatever the object is like now has
     /// to be sent, even if it is just that one.
-    pub fn doubt(&self, uid: &Uid) {
-        self.lock().doubt(uid);
+    pub fn doubt(&self, name: &ObjectName, uid: &Uid) {
+        self.lock().doubt(name, uid);
     }
 
     /// Forgets which messages the stream holds, before they are read back through [`Table::restore`].
@@ -231,8 +225,8 @@ impl Table {
     }
 
     /// Asks for a list: an object is to be sent whose body is not here. When the list brings it, it is sent.
-    pub fn want_body(&self, uid: &Uid) {
-        if self.lock().want_body(uid) {
+    pub fn want_body(&self, name: &ObjectName, uid: &Uid) {
+        if self.lock().want_body(name, uid) {
             self.list_wanted.notify_one();
         }
     }

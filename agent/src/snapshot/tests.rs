@@ -1,5 +1,7 @@
 //! Tables, by case and against sets.
 
+mod repeated_uid;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -40,6 +42,10 @@ pub(crate) fn served(plural: &str, verbs: &[&str]) -> ServedType {
     }
 }
 
+fn name(name: &str) -> ObjectName {
+    ObjectName::new(Some("ns"), name)
+}
+
 fn names(removed: &[Removed]) -> BTreeSet<String> {
     removed.iter().map(|one| one.name.name().to_owned()).collect()
 }
@@ -55,10 +61,10 @@ fn states_are_told_apart_by_content_and_order() {
     assert_eq!(table.upsert(&object("a", "u1", 6, "one")), Outcome::Unchanged);
     assert_eq!(table.upsert(&object("a", "u1", 5, "old")), Outcome::Stale);
     assert_eq!(table.upsert(&object("a", "u1", 7, "two")), Outcome::Modified);
-    let copy = table.get(&Uid::new("u1")).unwrap();
+    let copy = table.get(&name("a"), &Uid::new("u1")).unwrap();
     assert_eq!(copy.body, Some(object("a", "u1", 7, "two").body));
     assert_eq!(copy.resource_version.to_string(), "7");
-    assert_eq!(table.get_named(&ObjectName::new(Some("ns"), "a")), Some(copy));
+    assert_eq!(table.get_named(&name("a")), Some(copy));
     assert_eq!(table.get_named(&ObjectName::new(None, "a")), None);
 }
 
@@ -66,13 +72,13 @@ fn states_are_told_apart_by_content_and_order() {
 fn a_new_incarnation_pushes_out_the_one_whose_delete_was_missed() {
     let table = Table::new();
     table.upsert(&object("a", "u1", 5, "one"));
-    table.confirm(&Uid::new("u1"), CONFIRMED);
+    table.confirm(&name("a"), &Uid::new("u1"), CONFIRMED);
     let Outcome::Added { replaced: Some(removed) } = table.upsert(&object("a", "u2", 9, "one")) else {
         panic!("the old incarnation stays")
     };
     assert_eq!((removed.uid, removed.told), (Uid::new("u1"), Told::Yes));
     assert_eq!(table.upsert(&object("a", "u1", 6, "late")), Outcome::Stale);
-    assert_eq!(table.get_named(&ObjectName::new(Some("ns"), "a")).unwrap().uid, Uid::new("u2"));
+    assert_eq!(table.get_named(&name("a")).unwrap().uid, Uid::new("u2"));
     assert_eq!(table.len(), 1);
 }
 
@@ -138,12 +144,12 @@ fn what_was_handed_out_may_be_known() {
     let table = Table::new();
     table.upsert(&object("a", "u1", 5, "one"));
     let uid = Uid::new("u1");
-    assert_eq!(table.get_to_publish(&uid).unwrap().told, Told::No);
-    assert_eq!(table.get(&uid).unwrap().told, Told::Maybe);
-    table.confirm(&uid, CONFIRMED);
-    assert_eq!(table.get_to_publish(&uid).unwrap().told, Told::Yes);
-    assert_eq!(table.remove(&uid).unwrap().told, Told::Yes);
-    assert_eq!(table.get_to_publish(&uid), None);
+    assert_eq!(table.get_to_publish(&name("a"), &uid).unwrap().told, Told::No);
+    assert_eq!(table.get(&name("a"), &uid).unwrap().told, Told::Maybe);
+    table.confirm(&name("a"), &uid, CONFIRMED);
+    assert_eq!(table.get_to_publish(&name("a"), &uid).unwrap().told, Told::Yes);
+    assert_eq!(table.remove_named(&name("a")).unwrap().told, Told::Yes);
+    assert_eq!(table.get_to_publish(&name("a"), &uid), None);
 }
 
 #[test]
@@ -165,10 +171,10 @@ fn a_dictionary_makes_bodies_small_and_keeps_them_whole() {
     let each = stats.packed_bytes.saturating_sub(codec_memory) / 400;
     assert!(each < 150, "{each} bytes each");
     for prepared in &all {
-        assert_eq!(table.get(&prepared.uid).unwrap().body, Some(prepared.body.clone()));
+        assert_eq!(table.get(&prepared.name, &prepared.uid).unwrap().body, Some(prepared.body.clone()));
     }
     for prepared in &all {
-        table.remove(&prepared.uid);
+        table.remove_named(&prepared.name);
     }
     assert_eq!((table.stats().body_bytes, table.stats().objects), (0, 0));
 }
@@ -195,7 +201,7 @@ fn a_scan_gives_every_object_once_while_others_come_and_go() {
     let mut seen = Vec::new();
     for round in 0.. {
         table.upsert(&object(&format!("new-{round}"), &format!("new-{round}"), 1, "x"));
-        table.remove(&Uid::new(&format!("new-{}", round / 2)));
+        table.remove_named(&name(&format!("new-{}", round / 2)));
         let Some(object) = scan.next() else { break };
         seen.push(object.name.name().to_owned());
     }
@@ -269,26 +275,26 @@ fn where_only_hashes_are_kept_a_body_goes_once_consumers_have_it() {
     table.set_mode(SnapshotMode::HashOnly);
     let (one, two) = (object("a", "u1", 5, "one"), object("a", "u1", 6, "two"));
     table.upsert(&one);
-    assert_eq!(table.get(&one.uid).unwrap().body, Some(one.body.clone()), "it is to be sent");
+    assert_eq!(table.get(&one.name, &one.uid).unwrap().body, Some(one.body.clone()), "it is to be sent");
     // A newer state came before the older one was confirmed.
     assert_eq!(table.upsert(&two), Outcome::Modified);
-    table.confirm(&one.uid, Confirmation { hash: one.hash, sequence: 1 });
-    assert_eq!(table.get(&one.uid).unwrap().body, Some(two.body.clone()));
-    table.confirm(&one.uid, Confirmation { hash: two.hash, sequence: 2 });
-    assert_eq!(table.get(&one.uid).unwrap().body, None);
+    table.confirm(&one.name, &one.uid, Confirmation { hash: one.hash, sequence: 1 });
+    assert_eq!(table.get(&one.name, &one.uid).unwrap().body, Some(two.body.clone()));
+    table.confirm(&one.name, &one.uid, Confirmation { hash: two.hash, sequence: 2 });
+    assert_eq!(table.get(&one.name, &one.uid).unwrap().body, None);
     assert_eq!((table.stats().objects, table.stats().body_bytes), (1, 0));
     assert_eq!(table.upsert(&two), Outcome::Unchanged);
-    assert_eq!(table.get(&one.uid).unwrap().body, None, "nobody needs it");
+    assert_eq!(table.get(&one.name, &one.uid).unwrap().body, None, "nobody needs it");
 
     // Somebody needs it after all: the next list brings it, and it is sent.
-    table.want_body(&one.uid);
+    table.want_body(&one.name, &one.uid);
     assert_eq!(table.upsert(&two), Outcome::Modified);
-    assert!(table.get(&one.uid).unwrap().body.is_some());
+    assert!(table.get(&one.name, &one.uid).unwrap().body.is_some());
 
-    table.confirm(&one.uid, Confirmation { hash: two.hash, sequence: 3 });
+    table.confirm(&one.name, &one.uid, Confirmation { hash: two.hash, sequence: 3 });
     table.set_mode(SnapshotMode::Full);
     assert_eq!(table.upsert(&two), Outcome::Unchanged);
-    assert_eq!(table.get(&one.uid).unwrap().body, Some(two.body.clone()), "kept from here on");
+    assert_eq!(table.get(&one.name, &one.uid).unwrap().body, Some(two.body.clone()), "kept from here on");
     table.set_mode(SnapshotMode::HashOnly);
     assert_eq!(table.stats().packed_bytes, 0);
 }
@@ -299,10 +305,10 @@ fn a_list_that_was_running_when_a_body_was_wanted_is_not_the_one_that_is_awaited
     table.set_mode(SnapshotMode::HashOnly);
     let one = object("a", "u1", 5, "one");
     table.upsert(&one);
-    table.confirm(&one.uid, Confirmation { hash: one.hash, sequence: 1 });
+    table.confirm(&one.name, &one.uid, Confirmation { hash: one.hash, sequence: 1 });
     let running = table.begin_relist();
     assert_eq!(table.upsert(&one), Outcome::Unchanged, "its page has passed, and nobody needed the body");
-    table.want_body(&one.uid);
+    table.want_body(&one.name, &one.uid);
     assert_eq!(running.finish(), []);
     assert!(table.awaits_list());
     let next = table.begin_relist();

@@ -5,6 +5,7 @@
 mod broken_watches;
 mod loops;
 mod paged;
+mod repeated_uid;
 mod resumed;
 mod streamed;
 
@@ -33,7 +34,7 @@ use super::request::{Reason, RequestError, Source};
 use super::resume::{Provenance, Start};
 use super::spec::WatchSpec;
 use super::stream::{End, Watch};
-use crate::object::ResourceVersion;
+use crate::object::{ObjectName, ResourceVersion};
 use crate::publish::outbox::{Action, Next};
 use crate::publish::queue::Queue;
 use crate::snapshot::{Store, Table};
@@ -145,7 +146,7 @@ impl Scene {
             let what = match &item.action {
                 Action::Upsert { uid, .. } => {
                     // As the publisher does: from here on consumers know the object.
-                    let _ = self.table.get_to_publish(uid);
+                    let _ = self.table.get_to_publish(&item.name, uid);
                     "upsert"
                 }
                 Action::Delete(_) => "delete",
@@ -220,7 +221,7 @@ async fn a_cluster_that_was_restored_from_a_backup_is_taken_as_it_is() {
     scene.drain();
     assert_eq!(scene.list_after("10").await, Ok(ResourceVersion::new("5")));
     assert_eq!(scene.names(), ["n/changed", "n/created"]);
-    let versions: Vec<_> = scene.table.keys().iter().map(|(uid, _)| scene.table.get(uid).unwrap()).collect();
+    let versions: Vec<_> = scene.table.keys().iter().map(|(uid, name)| scene.table.get(name, uid).unwrap()).collect();
     assert!(versions.iter().all(|object| object.resource_version.is_older_than(&ResourceVersion::new("5"))));
     assert!(scene.drain().contains(&"delete n/later".to_owned()));
 }

@@ -41,7 +41,8 @@ impl Bench {
     }
 
     fn delete(&mut self, uid: &str) {
-        let removed = self.table.remove(&Uid::new(uid)).expect("known");
+        let (_, name) = self.table.keys().into_iter().find(|(known, _)| *known == Uid::new(uid)).expect("known");
+        let removed = self.table.remove_named(&name).expect("known");
         self.outbox.push(Change::Delete { type_id: self.type_id, removed }, self.now);
     }
 
@@ -62,7 +63,7 @@ impl Bench {
     fn send(&mut self) -> (String, Item) {
         let item = self.item();
         let told = match &item.action {
-            Action::Upsert { uid, .. } => self.table.get_to_publish(uid).expect("in the snapshot").told,
+            Action::Upsert { uid, .. } => self.table.get_to_publish(&item.name, uid).expect("in the snapshot").told,
             Action::Delete(_) => Told::Yes,
         };
         (format!("{} {}", item.action.event_type(told).as_str(), item.name.name()), item)
@@ -70,8 +71,8 @@ impl Bench {
 
     fn confirm(&mut self, item: Item) {
         if let Action::Upsert { uid, .. } = &item.action {
-            let hash = self.table.get(uid).map_or(0, |object| object.hash);
-            self.table.confirm(uid, Confirmation { hash, sequence: 0 });
+            let hash = self.table.get(&item.name, uid).map_or(0, |object| object.hash);
+            self.table.confirm(&item.name, uid, Confirmation { hash, sequence: 0 });
         }
         self.outbox.confirm(item, self.now);
     }
@@ -387,7 +388,7 @@ impl World {
                 None
             }
             Action::Upsert { uid, .. } => {
-                let Some(object) = self.bench.table.get_to_publish(uid) else {
+                let Some(object) = self.bench.table.get_to_publish(&item.name, uid) else {
                     self.bench.outbox.confirm(item, self.bench.now);
                     return;
                 };

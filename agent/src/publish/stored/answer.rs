@@ -76,7 +76,7 @@ impl Session<'_> {
         if let Action::Upsert { uid, .. } = &item.action
             && let Some(table) = self.parts.store.table(item.type_id)
         {
-            table.confirm(uid, Confirmation { hash: stamp.hash, sequence });
+            table.confirm(&item.name, uid, Confirmation { hash: stamp.hash, sequence });
         }
         self.parts.stats.published(event, payload.len());
         self.parts.queue.confirm(item);

@@ -22,7 +22,8 @@ impl Session<'_> {
     pub(super) async fn send(&mut self, item: Item, insists: bool) {
         match &item.action {
             Action::Upsert { uid, resync } => {
-                let object = self.parts.store.table(item.type_id).and_then(|table| table.get_to_publish(uid));
+                let object =
+                    self.parts.store.table(item.type_id).and_then(|table| table.get_to_publish(&item.name, uid));
                 match object {
                     None => self.parts.queue.confirm(item),
                     Some(object) if object.confirmed && !*resync => self.parts.queue.confirm(item),
@@ -97,7 +98,7 @@ impl Session<'_> {
     /// Leaves an object whose body is not held to a list: once that has brought it, it is queued again.
     fn await_list(&self, item: Item, uid: &Uid) {
         if let Some(table) = self.parts.store.table(item.type_id) {
-            table.want_body(uid);
+            table.want_body(&item.name, uid);
         }
         self.parts.queue.confirm(item);
     }
