@@ -1,6 +1,7 @@
 //! The headers of a stored message: all that is needed to know what is stored without reading it.
 
 use async_nats::{HeaderMap, HeaderName, HeaderValue};
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::encode::EventType;
 use crate::object::{ResourceVersion, Uid};
@@ -79,6 +80,17 @@ impl Stamp {
         headers
     }
 
+    /// Identifies the attempt to store this under `subject` in place of the message with sequence `replaces`.
+    ///
+    /// The broker swallows a second message with the id of a first. Uid and version may be those of another object, too, or
+    /// missing, and a `DELETED` has no hash: only with the subject are the messages of two objects never taken for one.
+    #[must_use]
+    pub fn message_id(&self, subject: &str, replaces: u64) -> String {
+        let Self { uid, resource_version, hash, .. } = self;
+        let uid = uid.as_ref().map(ToString::to_string).unwrap_or_default();
+        format!("{uid}@{resource_version}:{hash:016x}>{replaces}/{:016x}", xxh3_64(subject.as_bytes()))
+    }
+
     /// What `headers` say; `None` if the agent did not write them.
     #[must_use]
     pub fn read(headers: &HeaderMap) -> Option<Self> {
@@ -105,4 +117,27 @@ impl Stamp {
 /// the next comparison, and no more.
 fn line(text: &str) -> HeaderValue {
     text.parse().unwrap_or_else(|_| HeaderValue::from(text.replace(['\r', '\n'], " ").as_str()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_is_identified_by_its_object_not_by_its_uid_alone() {
+        let stamp = |uid: Option<&str>| Stamp {
+            uid: uid.map(Uid::new),
+            resource_version: ResourceVersion::None,
+            hash: 0,
+            event: EventType::Deleted,
+            api_version: "v1".into(),
+            kind: "Thing".into(),
+            encoding: "e1".into(),
+        };
+        for uid in [None, Some("u1")] {
+            let id = |subject| stamp(uid).message_id(subject, 0);
+            assert_ne!(id("meshsync.state.c.core.things.n.a"), id("meshsync.state.c.core.things.n.b"));
+            assert_eq!(id("meshsync.state.c.core.things.n.a"), id("meshsync.state.c.core.things.n.a"));
+        }
+    }
 }

@@ -126,8 +126,7 @@ impl Session<'_> {
     /// stored as `lost`, if that is given, and does not have any more: this one needs another.
     pub(super) async fn store(&mut self, object: Box<SentObject>, replaces: u64, lost: Option<u64>) {
         let SentObject { stamp, payload, subject, event, .. } = &*object;
-        let uid = stamp.uid.as_ref().map(ToString::to_string).unwrap_or_default();
-        let mut message_id = format!("{uid}@{}:{:016x}>{replaces}", stamp.resource_version, stamp.hash);
+        let mut message_id = stamp.message_id(subject, replaces);
         if let Some(lost) = lost {
             message_id.push_str(&format!("~{lost}"));
         }
