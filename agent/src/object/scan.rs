@@ -7,8 +7,9 @@
 
 use super::fields::{Field, without_repeats};
 
-/// Deepest nesting that is read here: one bit of a word each. Kubernetes' types stay below 30.
-const DEEPEST: u32 = 64;
+/// Values around a value whose kinds stand in one word. Kubernetes' types stay below 30, and nobody needs a second word but
+/// who wants to know what happens then.
+const WORD: usize = 64;
 
 /// A place in a text.
 pub(super) struct Scan<'a> {
@@ -81,9 +82,7 @@ impl<'a> Scan<'a> {
     /// Reads any value and gives its text.
     pub(super) fn value(&mut self) -> Option<&'a str> {
         let from = self.at;
-        // Kinds of the values around this one, the innermost in the lowest bit: 1 for an object.
-        let mut kinds = 0_u64;
-        let mut depth = 0;
+        let mut around = Around::default();
         loop {
             let opened = match self.next()? {
                 b'"' => self.skip_string().map(|()| None)?,
@@ -102,11 +101,7 @@ impl<'a> Scan<'a> {
             if let Some((kind, end)) = opened
                 && !self.take(end)
             {
-                if depth == DEEPEST {
-                    return None;
-                }
-                depth += 1;
-                kinds = (kinds << 1) | kind;
+                around.push(kind);
                 if kind == 1 {
                     self.skip_key()?;
                 }
@@ -114,19 +109,16 @@ impl<'a> Scan<'a> {
             }
             // A value has ended, and with it perhaps those around it.
             loop {
-                if depth == 0 {
+                if around.depth == 0 {
                     return self.since(from);
                 }
-                match (self.next()?, kinds & 1) {
+                match (self.next()?, around.kinds & 1) {
                     (b',', 1) => {
                         self.skip_key()?;
                         break;
                     }
                     (b',', _) => break,
-                    (b'}', 1) | (b']', 0) => {
-                        depth -= 1;
-                        kinds >>= 1;
-                    }
+                    (b'}', 1) | (b']', 0) => around.pop(),
                     _ => return None,
                 }
             }
@@ -253,6 +245,34 @@ impl<'a> Scan<'a> {
 
     fn expect(&mut self, byte: u8) -> Option<()> {
         self.take(byte).then_some(())
+    }
+}
+
+/// The kinds of the values around a value: 1 for an object, 0 for an array.
+#[derive(Default)]
+struct Around {
+    depth: usize,
+    /// Of the innermost ones, the very innermost in the lowest bit.
+    kinds: u64,
+    /// Of those farther out, [`WORD`] in each.
+    outer: Vec<u64>,
+}
+
+impl Around {
+    fn push(&mut self, kind: u64) {
+        if self.depth.is_multiple_of(WORD) && self.depth > 0 {
+            self.outer.push(self.kinds);
+        }
+        self.depth += 1;
+        self.kinds = (self.kinds << 1) | kind;
+    }
+
+    fn pop(&mut self) {
+        self.depth -= 1;
+        self.kinds >>= 1;
+        if self.depth.is_multiple_of(WORD) && self.depth > 0 {
+            self.kinds = self.outer.pop().unwrap_or_default();
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! Stripping and redaction, by table and against `serde_json`.
 
+mod deep;
 mod differential;
 mod scan;
 mod secrets;

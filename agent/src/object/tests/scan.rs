@@ -111,11 +111,16 @@ proptest! {
 }
 
 #[test]
-fn deep_nesting_is_left_to_the_other() {
-    let nested = |depth: usize| "[".repeat(depth) + &"]".repeat(depth);
-    for depth in [64, 65, 66, 67, 1_000] {
-        let text = nested(depth);
-        assert!(read(&text).is_none_or(|value| value == text));
-        assert_eq!(read(&text).is_some(), depth <= 65, "{depth}");
+fn nesting_of_any_depth_is_read() {
+    for depth in [63, 64, 65, 66, 127, 128, 129, 130, 1_000, 100_000] {
+        let arrays = "[".repeat(depth) + &"]".repeat(depth);
+        let mixed = r#"{"a":["#.repeat(depth) + "1" + &r#"],"b":0}"#.repeat(depth);
+        for text in [arrays, mixed] {
+            assert_eq!(read(&text), Some(text.as_str()), "{depth}");
+            assert!(serde_json::from_str::<&RawValue>(&text).is_ok());
+            let wrong = text.replacen("]]", "]}", 1).replacen("0}]", "0}}", 1);
+            assert_eq!(read(&wrong), None, "{depth}");
+            assert_eq!(read(&text[..text.len() - 1]), None, "{depth}");
+        }
     }
 }
