@@ -29,6 +29,9 @@ pub fn write_ndjson(store: &Store, out: &mut impl Write) -> io::Result<usize> {
 
 /// Writes every object as one YAML document; gives their number.
 ///
+/// One that is nested too deeply for that (an API server takes 10,000 levels, a parser that recurses some hundred), or holds
+/// what no number or text of a parser can be, is written as it is: JSON is YAML, too.
+///
 /// # Errors
 /// What the operating system says.
 pub fn write_yaml(store: &Store, out: &mut impl Write) -> io::Result<usize> {
@@ -36,15 +39,24 @@ pub fn write_yaml(store: &Store, out: &mut impl Write) -> io::Result<usize> {
     for (_, _, table) in store.tables() {
         for object in table.scan() {
             let Some(body) = object.body else { continue };
-            let tree: serde_json::Value = serde_json::from_slice(&body)?;
-            let text = serde_saphyr::to_string(&tree).map_err(io::Error::other)?;
             out.write_all(b"---\n")?;
-            out.write_all(text.as_bytes())?;
+            match yaml(&body) {
+                Some(text) => out.write_all(text.as_bytes())?,
+                None => {
+                    out.write_all(&body)?;
+                    out.write_all(b"\n")?;
+                }
+            }
             count += 1;
         }
     }
     out.flush()?;
     Ok(count)
+}
+
+fn yaml(body: &[u8]) -> Option<String> {
+    let tree: serde_json::Value = serde_json::from_slice(body).ok()?;
+    serde_saphyr::to_string(&tree).ok()
 }
 
 /// Writes the file at `path` anew, as YAML; `is_private` if nobody else may read it.
@@ -57,3 +69,6 @@ pub fn write_yaml_file(store: &Store, path: &Path, is_private: bool) -> io::Resu
     file.finish()?;
     Ok(count)
 }
+
+#[cfg(test)]
+mod tests;
