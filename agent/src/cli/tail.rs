@@ -9,11 +9,12 @@ use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use futures::StreamExt;
 use meshsync_crds::pattern::TypePattern;
-use serde_json::Value;
 
 use self::follow::{Came, Message};
 use self::types::{TypeFilter, type_of};
 use super::broker::BrokerArgs;
+use crate::object::fields::{Field, find, split};
+use crate::object::{Outline, text};
 
 /// What to follow.
 #[derive(Args, Debug)]
@@ -77,7 +78,7 @@ impl TailArgs {
                     continue;
                 }
             };
-            let Ok(event) = serde_json::from_slice::<Value>(&message.payload) else { continue };
+            let Some(event) = Event::read(&message.payload) else { continue };
             if !self.wants(&event, &message, types.as_mut()) {
                 continue;
             }
@@ -89,15 +90,15 @@ impl TailArgs {
         Ok(())
     }
 
-    fn wants(&self, event: &Value, message: &Message, types: Option<&mut TypeFilter>) -> bool {
-        let found = || type_of(at(event, "/Object/apiVersion"), at(event, "/Object/kind"), message.key.clone());
+    fn wants(&self, event: &Event, message: &Message, types: Option<&mut TypeFilter>) -> bool {
+        let found = || type_of(&event.api_version, &event.kind, message.key.clone());
         types.is_none_or(|types| types.wants(found()))
-            && self.namespace.as_ref().is_none_or(|wanted| at(event, "/Object/metadata/namespace") == wanted)
-            && self.name.as_ref().is_none_or(|wanted| at(event, "/Object/metadata/name").starts_with(wanted))
+            && self.namespace.as_ref().is_none_or(|wanted| event.namespace == *wanted)
+            && self.name.as_ref().is_none_or(|wanted| event.name.starts_with(wanted))
     }
 
     /// Whether somebody still reads.
-    fn print(&self, event: &Value, message: &Message) -> anyhow::Result<bool> {
+    fn print(&self, event: &Event, message: &Message) -> anyhow::Result<bool> {
         let mut out = io::stdout().lock();
         let written = match self.output {
             Format::Text => writeln!(out, "{}", line(event)),
@@ -118,22 +119,43 @@ fn say(text: Option<String>) {
     }
 }
 
-fn at<'a>(event: &'a Value, pointer: &str) -> &'a str {
-    event.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
+/// What is shown of a message, or filtered by; empty where the message does not say it.
+#[derive(Debug, Default)]
+struct Event {
+    event: String,
+    api_version: String,
+    kind: String,
+    namespace: String,
+    name: String,
+    resource_version: String,
+}
+
+impl Event {
+    /// Reads a message; `None` if it is no JSON object. No tree is made of it: those have a greatest depth, and an object that
+    /// is nested deeper would be missing without a word.
+    fn read(message: &[u8]) -> Option<Self> {
+        let envelope = split(str::from_utf8(message).ok()?, "message").ok()?;
+        let object = find(&envelope, "Object").and_then(|object| Outline::parse(object).ok());
+        let top = object.as_ref().and_then(|object| object.top().ok()).unwrap_or_default();
+        let metadata = object.as_ref().and_then(|object| object.metadata().ok()).unwrap_or_default();
+        let says =
+            |fields: &[Field<'_>], name| find(fields, name).and_then(text::decode).unwrap_or_default().into_owned();
+        Some(Self {
+            event: says(&envelope, "EventType"),
+            api_version: says(top, "apiVersion"),
+            kind: says(top, "kind"),
+            namespace: says(metadata, "namespace"),
+            name: says(metadata, "name"),
+            resource_version: says(metadata, "resourceVersion"),
+        })
+    }
 }
 
 /// `ADDED    apps/v1 Deployment default/web @1234`
-fn line(event: &Value) -> String {
-    let namespace = at(event, "/Object/metadata/namespace");
+fn line(event: &Event) -> String {
+    let Event { event, api_version, kind, namespace, name, resource_version } = event;
     let separator = if namespace.is_empty() { "" } else { "/" };
-    printable(&format!(
-        "{:<8} {} {} {namespace}{separator}{} @{}",
-        at(event, "/EventType"),
-        at(event, "/Object/apiVersion"),
-        at(event, "/Object/kind"),
-        at(event, "/Object/metadata/name"),
-        at(event, "/Object/metadata/resourceVersion"),
-    ))
+    printable(&format!("{event:<8} {api_version} {kind} {namespace}{separator}{name} @{resource_version}"))
 }
 
 /// Anybody may publish anything: what would steer a terminal is replaced.
@@ -145,7 +167,7 @@ fn printable(text: &str) -> String {
 mod tests {
     use bytes::Bytes;
     use clap::Parser;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
 
@@ -155,16 +177,20 @@ mod tests {
         tail: TailArgs,
     }
 
-    fn event() -> Value {
+    fn message() -> Value {
         json!({"EventType": "ADDED", "Object": {"apiVersion": "apps/v1", "kind": "Deployment",
             "metadata": {"name": "web-1", "namespace": "shop", "resourceVersion": "7"}}})
+    }
+
+    fn read(message: &Value) -> Event {
+        Event::read(message.to_string().as_bytes()).unwrap()
     }
 
     fn wants(args: &[&str]) -> bool {
         let tail = Cli::parse_from(["t"].iter().chain(args)).tail;
         let message = Message { key: None, payload: Bytes::new() };
         let mut types = tail.kind.clone().map(TypeFilter::new);
-        tail.wants(&event(), &message, types.as_mut())
+        tail.wants(&read(&self::message()), &message, types.as_mut())
     }
 
     #[test]
@@ -190,13 +216,23 @@ mod tests {
 
     #[test]
     fn a_line_steers_no_terminal() {
-        let mut event = event();
-        event["Object"]["metadata"]["name"] = "\u{1b}[2Jgone\nADDED".into();
-        assert_eq!(line(&event), "ADDED    apps/v1 Deployment shop/\u{fffd}[2Jgone\u{fffd}ADDED @7");
+        let mut message = message();
+        message["Object"]["metadata"]["name"] = "\u{1b}[2Jgone\nADDED".into();
+        assert_eq!(line(&read(&message)), "ADDED    apps/v1 Deployment shop/\u{fffd}[2Jgone\u{fffd}ADDED @7");
     }
 
     #[test]
     fn a_line_says_what_happened_to_what() {
-        assert_eq!(line(&event()), "ADDED    apps/v1 Deployment shop/web-1 @7");
+        assert_eq!(line(&read(&message())), "ADDED    apps/v1 Deployment shop/web-1 @7");
+    }
+
+    #[test]
+    fn an_event_is_told_however_deeply_its_object_is_nested_and_whatever_it_lacks() {
+        let deep = message()
+            .to_string()
+            .replace(r#""kind""#, &format!(r#""spec":{}{},"kind""#, "[".repeat(10_000), "]".repeat(10_000)));
+        assert_eq!(line(&Event::read(deep.as_bytes()).unwrap()), "ADDED    apps/v1 Deployment shop/web-1 @7");
+        assert_eq!(line(&read(&json!({"EventType": "DELETED", "Object": [7]}))), "DELETED     @");
+        assert!(Event::read(b"7").is_none() && Event::read(b"{").is_none() && Event::read(&[0xff]).is_none());
     }
 }
