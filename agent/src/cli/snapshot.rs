@@ -118,6 +118,13 @@ impl SnapshotArgs {
         for group in &discovered.failed {
             tracing::warn!(group = group.group, version = group.version, reason = group.reason, "cannot be discovered");
         }
+        for entry in &discovered.left_out {
+            tracing::warn!(
+                name = entry.name(),
+                reason = entry.reason,
+                "a part of discovery cannot be used; all else holds"
+            );
+        }
         let config = self.selected();
         let selection = select(&config, &discovered.types);
         // On the command line an unknown type is a typing error, not something that may appear later.

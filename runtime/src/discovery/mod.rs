@@ -2,14 +2,17 @@
 //!
 //! One request each for `/api` and `/apis` in the aggregated form (KEP-3352, stable since Kubernetes 1.30). A server or
 //! proxy that answers in the old form is asked group by group. A group that cannot be asked is reported by name and
-//! never holds up another; an empty answer is a failure, never "this cluster has no types".
+//! never holds up another; an entry that cannot be used is left out and named, and says nothing about the next; an
+//! empty answer is a failure, never "this cluster has no types".
 
+mod entry;
 mod parse;
+
+use std::fmt;
 
 use futures::stream::{self, StreamExt};
 use http::{HeaderValue, Request, StatusCode, header};
 use http_body_util::BodyExt;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{APIGroupList, APIResourceList};
 use kube::Client;
 use kube::client::Body;
 use kube::core::discovery::v2::ACCEPT_AGGREGATED_DISCOVERY_V2;
@@ -19,6 +22,10 @@ use crate::client::chain;
 
 /// Groups that are asked at the same time in the old form.
 const CONCURRENCY: usize = 8;
+/// Entries that were left out and are named; more are only counted. A server may serve any number of them.
+const NAMED: usize = 64;
+/// Longest reason that is kept.
+const MAX_REASON: usize = 300;
 
 /// What is served, and what could not be found out.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -28,6 +35,41 @@ pub struct Discovered {
     /// `group/version`s whose discovery failed or is stale, e.g. because an aggregated API server is down. Their types
     /// may be missing from `types`: what was known of them is to be kept.
     pub failed: Vec<FailedGroup>,
+    /// Entries that cannot be used, at most 64 of them: all others hold.
+    pub left_out: Vec<LeftOut>,
+    /// How many there are besides.
+    pub left_out_more: usize,
+}
+
+/// An entry of discovery that cannot be used, or only in part.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LeftOut {
+    /// API group; empty for the core group, or if it is the group that has no usable name.
+    pub group: String,
+    /// Version, or empty.
+    pub version: String,
+    /// Plural resource name as the server gives it, or empty.
+    pub resource: String,
+    /// What is wrong.
+    pub reason: String,
+}
+
+impl LeftOut {
+    /// `resource.group/version`, with a star for what is not known.
+    #[must_use]
+    pub fn name(&self) -> String {
+        let Self { group, version, resource, reason: _ } = self;
+        let resource = if resource.is_empty() { "*" } else { resource };
+        let group = if group.is_empty() { String::new() } else { format!(".{group}") };
+        let version = if version.is_empty() { String::new() } else { format!("/{version}") };
+        format!("{}{group}{version}", resource.escape_debug())
+    }
+}
+
+impl fmt::Display for LeftOut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.name(), self.reason)
+    }
 }
 
 /// A group version that could not be asked.
@@ -42,30 +84,62 @@ pub struct FailedGroup {
 }
 
 impl Discovered {
-    /// Adds what `before` knew about groups that failed now: a dead aggregated API server does not mean that its
-    /// types are gone.
+    /// Notes an entry that cannot be used.
+    fn leave_out(&mut self, mut entry: LeftOut) {
+        if self.left_out.len() >= NAMED {
+            self.left_out_more += 1;
+            return;
+        }
+        entry.reason = entry.reason.chars().take(MAX_REASON).collect();
+        self.left_out.push(entry);
+    }
+
+    /// Adds what another document told.
+    fn extend(&mut self, other: Self) {
+        let Self { types, failed, left_out, left_out_more } = other;
+        self.types.extend(types);
+        self.failed.extend(failed);
+        left_out.into_iter().for_each(|entry| self.leave_out(entry));
+        self.left_out_more += left_out_more;
+    }
+
+    /// Adds what `before` knew about groups that failed now, and about entries that cannot be used now: a dead
+    /// aggregated API server does not mean that its types are gone.
     #[must_use]
     pub fn keeping(mut self, before: &Self) -> Self {
-        let known: Vec<ServedType> = before
-            .types
-            .iter()
-            .filter(|t| {
-                self.failed.iter().any(|f| f.group == t.group && (f.version.is_empty() || f.version == t.version))
-                    && !self
-                        .types
-                        .iter()
-                        .any(|now| (&now.group, &now.version, &now.plural) == (&t.group, &t.version, &t.plural))
-            })
-            .cloned()
-            .collect();
+        let Self { types, failed, left_out, left_out_more: _ } = &mut self;
+        let doubtful = |t: &ServedType| {
+            failed.iter().any(|f| f.group == t.group && is_or_all(&f.version, &t.version))
+                || left_out.iter().any(|l| {
+                    l.group == t.group && is_or_all(&l.version, &t.version) && is_or_all(&l.resource, &t.plural)
+                })
+        };
+        let mut known = Vec::new();
+        for t in before.types.iter().filter(|t| doubtful(t)) {
+            match types.iter_mut().find(|now| is_same(now, t)) {
+                // Its server does not say what one may do with it: what it said before holds.
+                Some(now) if now.verbs.is_empty() => now.verbs.clone_from(&t.verbs),
+                Some(_) => {}
+                None => known.push(t.clone()),
+            }
+        }
         // While a version cannot be asked, the next one looks preferred: two of them would be watched.
-        for now in &mut self.types {
+        for now in types.iter_mut() {
             let outranked = |t: &ServedType| t.preferred && (&t.group, &t.plural) == (&now.group, &now.plural);
             now.preferred &= !known.iter().any(outranked);
         }
-        self.types.extend(known);
+        types.extend(known);
         self
     }
+}
+
+/// Whether a name is `other`, or stands for all.
+fn is_or_all(name: &str, other: &str) -> bool {
+    name.is_empty() || name == other
+}
+
+fn is_same(one: &ServedType, other: &ServedType) -> bool {
+    (&one.group, &one.version, &one.plural) == (&other.group, &other.version, &other.plural)
 }
 
 /// Why nothing is known.
@@ -102,10 +176,8 @@ pub enum DiscoveryError {
 /// # Errors
 /// [`DiscoveryError`] when nothing can be said at all. Single groups that fail are in [`Discovered::failed`].
 pub async fn discover(client: &Client) -> Result<Discovered, DiscoveryError> {
-    let (core, groups) = tokio::try_join!(half(client, "/api"), half(client, "/apis"))?;
-    let mut all = core;
-    all.types.extend(groups.types);
-    all.failed.extend(groups.failed);
+    let (mut all, groups) = tokio::try_join!(half(client, "/api"), half(client, "/apis"))?;
+    all.extend(groups);
     Ok(all)
 }
 
@@ -136,8 +208,7 @@ impl Poller {
             return Ok(None);
         }
         let mut all = core.found.clone();
-        all.types.extend(groups.found.types.iter().cloned());
-        all.failed.extend(groups.found.failed.iter().cloned());
+        all.extend(groups.found.clone());
         Ok(Some(all))
     }
 }
@@ -162,19 +233,15 @@ async fn half(client: &Client, path: &'static str) -> Result<Discovered, Discove
 
 /// What is served, and whether `text` alone told it.
 async fn read(client: &Client, path: &'static str, text: &str) -> Result<(Discovered, bool), DiscoveryError> {
-    let document = parse::document(text).map_err(|message| DiscoveryError::Unreadable { path, message })?;
-    let aggregated = matches!(document, parse::Document::Aggregated(_));
-    let found = match document {
-        parse::Document::Aggregated(found) => found,
-        parse::Document::CoreVersions(versions) => {
-            one_by_one(client, versions.into_iter().map(|v| (String::new(), v)).collect()).await
-        }
-        parse::Document::Groups(groups) => one_by_one(client, versions_of(&groups)).await,
+    let unreadable = |message| DiscoveryError::Unreadable { path, message };
+    let (found, covers_all) = match parse::document(text, path == "/api").map_err(unreadable)? {
+        parse::Document::Aggregated(found) => (found, true),
+        parse::Document::Versions(versions, unusable) => (one_by_one(client, versions, unusable).await, false),
     };
     if found.types.is_empty() && found.failed.is_empty() {
         return Err(DiscoveryError::Empty { path });
     }
-    Ok((found, aggregated))
+    Ok((found, covers_all))
 }
 
 /// The document at `path` and its ETag; `None` if it is still the one that `etag` names.
@@ -203,19 +270,7 @@ async fn get(
     Ok(Some((text, etag)))
 }
 
-/// The preferred version of each group first.
-fn versions_of(groups: &APIGroupList) -> Vec<(String, String)> {
-    let mut all = Vec::new();
-    for group in &groups.groups {
-        let preferred = group.preferred_version.as_ref().map(|v| v.version.as_str());
-        let (first, others): (Vec<_>, Vec<_>) =
-            group.versions.iter().map(|v| v.version.as_str()).partition(|v| Some(*v) == preferred);
-        all.extend(first.into_iter().chain(others).map(|v| (group.name.clone(), v.to_owned())));
-    }
-    all
-}
-
-async fn one_by_one(client: &Client, versions: Vec<(String, String)>) -> Discovered {
+async fn one_by_one(client: &Client, versions: Vec<(String, String)>, mut found: Discovered) -> Discovered {
     let answers: Vec<_> = stream::iter(versions)
         .map(async |(group, version)| {
             let answer = resources(client, &group, &version).await;
@@ -224,24 +279,21 @@ async fn one_by_one(client: &Client, versions: Vec<(String, String)>) -> Discove
         .buffered(CONCURRENCY)
         .collect()
         .await;
-    let mut found = Discovered::default();
     for (group, version, answer) in answers {
-        match answer {
-            Ok(list) => found.types.extend(parse::resource_list(&group, &version, &list)),
-            Err(reason) => found.failed.push(FailedGroup { group, version, reason }),
+        let read = answer.and_then(|text| parse::resource_list(&group, &version, &text, &mut found));
+        if let Err(reason) = read {
+            found.failed.push(FailedGroup { group, version, reason });
         }
     }
-    parse::mark_preferred(&mut found.types);
+    parse::settle(&mut found);
     found
 }
 
-async fn resources(client: &Client, group: &str, version: &str) -> Result<APIResourceList, String> {
-    let answer = if group.is_empty() {
-        client.list_core_api_resources(version).await
-    } else {
-        client.list_api_group_resources(&format!("{group}/{version}")).await
-    };
-    answer.map_err(|error| chain(&error))
+/// The document of the old form about one version of one group.
+async fn resources(client: &Client, group: &str, version: &str) -> Result<String, String> {
+    let path = if group.is_empty() { format!("/api/{version}") } else { format!("/apis/{group}/{version}") };
+    let request = Request::get(path).header(header::ACCEPT, "application/json").body(Vec::new());
+    client.request_text(request.map_err(|error| error.to_string())?).await.map_err(|error| chain(&error))
 }
 
 #[cfg(test)]

@@ -1,13 +1,15 @@
 //! Discovery documents → [`ServedType`]s. Pure.
+//!
+//! Read entry by entry: real servers give `null` for lists (kubernetes#116603, #119840), and any aggregated API server
+//! may put in what it likes. An entry that cannot be used is left out and named; all others hold.
 
 use std::collections::HashSet;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{APIGroupList, APIResource, APIResourceList, APIVersions};
-use kube::core::discovery::v2::{APIGroupDiscoveryList, APIResourceDiscovery};
-use meshsync_crds::discovery::ServedType;
-use serde::Deserialize;
+use meshsync_crds::discovery::{ServedType, group_resource};
+use serde_json::value::RawValue;
 
-use super::{Discovered, FailedGroup};
+use super::entry::{Members, Raw, list, name, show, text, words};
+use super::{Discovered, FailedGroup, LeftOut};
 
 /// `freshness` of a group version whose server could not be reached (k8s.io/api/apidiscovery/v2).
 const STALE: &str = "Stale";
@@ -15,91 +17,252 @@ const STALE: &str = "Stale";
 /// The answers that a server may give at `/api` or `/apis`.
 pub(super) enum Document {
     Aggregated(Discovered),
-    /// `/api` of old.
-    CoreVersions(Vec<String>),
-    /// `/apis` of old.
-    Groups(APIGroupList),
+    /// Both of old: group and version, the preferred version of each group first; and what cannot be used.
+    Versions(Vec<(String, String)>, Discovered),
 }
 
-#[derive(Deserialize)]
-struct Head {
-    #[serde(default)]
-    kind: String,
-}
-
-/// Tells the documents apart by their `kind`.
-pub(super) fn document(text: &str) -> Result<Document, String> {
-    let head: Head = serde_json::from_str(text).map_err(|error| error.to_string())?;
-    let read = |error: serde_json::Error| format!("{}: {error}", head.kind);
-    match head.kind.as_str() {
-        "APIGroupDiscoveryList" => serde_json::from_str(text).map(|list| Document::Aggregated(aggregated(list))),
-        "APIVersions" => serde_json::from_str(text).map(|list: APIVersions| Document::CoreVersions(list.versions)),
-        "APIGroupList" => serde_json::from_str(text).map(Document::Groups),
-        other => return Err(format!("the document is of kind `{other}`")),
+/// The document at `/api` if `is_core`, else the one at `/apis`.
+pub(super) fn document(text: &str, is_core: bool) -> Result<Document, String> {
+    let members = Members::parse(text)?;
+    let kind = self::text(members.kind, "kind")?;
+    let in_kind = |error| format!("{kind}: {error}");
+    match kind.as_str() {
+        "APIGroupDiscoveryList" => aggregated(members.items, is_core).map(Document::Aggregated).map_err(in_kind),
+        "APIVersions" if is_core => core_versions(members.versions).map_err(in_kind),
+        "APIGroupList" if !is_core => groups(members.groups).map_err(in_kind),
+        other => Err(format!("the document is of kind {}", show(other))),
     }
-    .map_err(read)
 }
 
-fn aggregated(list: APIGroupDiscoveryList) -> Discovered {
+fn aggregated(items: Raw<'_>, is_core: bool) -> Result<Discovered, String> {
     let mut found = Discovered::default();
-    for group in list.items {
-        let name = group.metadata.and_then(|m| m.name).unwrap_or_default();
-        for version in group.versions {
-            let version_name = version.version.unwrap_or_default();
-            if version.freshness.as_deref() == Some(STALE) {
-                let reason = "its API server cannot be reached; what discovery last knew is used".to_owned();
-                found.failed.push(FailedGroup { group: name.clone(), version: version_name.clone(), reason });
-            }
-            found.types.extend(version.resources.into_iter().filter_map(|r| served(&name, &version_name, r)));
+    for item in list(items, "items")? {
+        if let Err(reason) = aggregated_group(item, is_core, &mut found) {
+            found.leave_out(LeftOut { reason, ..LeftOut::default() });
         }
     }
-    mark_preferred(&mut found.types);
-    found
+    settle(&mut found);
+    Ok(found)
 }
 
-/// `None` for an entry that only carries subresources: the server lists those without a response kind.
-fn served(group: &str, version: &str, resource: APIResourceDiscovery) -> Option<ServedType> {
-    let plural = resource.resource.filter(|plural| !plural.is_empty())?;
-    let kind = resource.response_kind?.kind.filter(|kind| !kind.is_empty())?;
-    Some(ServedType {
+fn aggregated_group(item: &RawValue, is_core: bool, found: &mut Discovered) -> Result<(), String> {
+    let members = Members::parse(item.get())?;
+    let group = Members::of(members.metadata)?.name;
+    let group = match is_core {
+        true if text(group, "name")?.is_empty() => String::new(),
+        true => return Err(format!("a group that does not belong there: {}", show(&text(group, "name")?))),
+        false => name(group, "name")?,
+    };
+    let left_out = |version: &str, reason| LeftOut {
+        group: group.clone(),
+        version: version.to_owned(),
+        reason,
+        ..LeftOut::default()
+    };
+    let versions = match list(members.versions, "versions") {
+        Ok(versions) => versions,
+        Err(reason) => {
+            found.leave_out(left_out("", reason));
+            return Ok(());
+        }
+    };
+    for item in versions {
+        let read = Members::parse(item.get()).and_then(|members| Ok((name(members.version, "version")?, members)));
+        let (version, members) = match read {
+            Ok(read) => read,
+            Err(reason) => {
+                found.leave_out(left_out("", reason));
+                continue;
+            }
+        };
+        if text(members.freshness, "freshness").is_ok_and(|freshness| freshness == STALE) {
+            let reason = "its API server cannot be reached; what discovery last knew is used".to_owned();
+            found.failed.push(FailedGroup { group: group.clone(), version: version.clone(), reason });
+        }
+        if let Err(reason) = resources(&group, &version, members.resources, served, found) {
+            found.leave_out(left_out(&version, reason));
+        }
+    }
+    Ok(())
+}
+
+/// What one entry of a list of resources is.
+enum Entry {
+    Type(ServedType),
+    /// It may be named, and is none of the types.
+    None,
+}
+
+/// Adds what `read` makes of each entry.
+fn resources(
+    group: &str,
+    version: &str,
+    raw: Raw<'_>,
+    read: impl Fn(&str, &str, &Members<'_>) -> Result<Entry, String>,
+    found: &mut Discovered,
+) -> Result<(), String> {
+    for item in list(raw, "resources")? {
+        let left_out =
+            |resource, reason| LeftOut { group: group.to_owned(), version: version.to_owned(), resource, reason };
+        let members = match Members::parse(item.get()) {
+            Ok(members) => members,
+            Err(reason) => {
+                found.leave_out(left_out(String::new(), reason));
+                continue;
+            }
+        };
+        let resource = text(members.resource.or(members.name), "name").map(|name| name.chars().take(253).collect());
+        match read(group, version, &members) {
+            Ok(Entry::Type(served)) => {
+                if let Some(reason) = no_verbs(&members) {
+                    found.leave_out(left_out(served.plural.clone(), reason));
+                }
+                found.types.push(served);
+            }
+            Ok(Entry::None) => {
+                if let Some(reason) = no_verbs(&members) {
+                    found.leave_out(left_out(resource.unwrap_or_default(), reason));
+                }
+            }
+            Err(reason) => found.leave_out(left_out(resource.unwrap_or_default(), reason)),
+        }
+    }
+    Ok(())
+}
+
+/// Why nobody may list or watch a type, if its server does not say what one may do.
+fn no_verbs(members: &Members<'_>) -> Option<String> {
+    match members.verbs {
+        None => Some("its verbs are null: it can be neither listed nor watched".to_owned()),
+        Some(_) => list(members.verbs, "verbs").err(),
+    }
+}
+
+fn served(group: &str, version: &str, members: &Members<'_>) -> Result<Entry, String> {
+    let plural = name(members.resource, "resource")?;
+    let kind = Members::of(members.response_kind)?.kind;
+    if text(kind, "kind")?.is_empty() {
+        // An entry that only carries subresources: the server lists those without a response kind.
+        return Ok(Entry::None);
+    }
+    let namespaced = text(members.scope, "scope")? == "Namespaced";
+    let singular = text(members.singular_resource, "singular name").unwrap_or_default();
+    of_entry(group, version, (plural, name(kind, "kind")?, singular, namespaced), members)
+}
+
+/// The entry of the old form; subresources (`pods/log`) are none of the types.
+fn served_of_old(group: &str, version: &str, members: &Members<'_>) -> Result<Entry, String> {
+    let parts = text(members.name, "name")?;
+    if let Some((parent, _)) = parts.split_once('/')
+        && !parent.is_empty()
+        && parent != ".."
+    {
+        return Ok(Entry::None);
+    }
+    let plural = name(members.name, "name")?;
+    let namespaced = match members.namespaced {
+        Some(raw) => serde_json::from_str(raw.get()).map_err(|_| "its scope is neither true nor false".to_owned())?,
+        None => false,
+    };
+    let singular = text(members.singular_name, "singular name").unwrap_or_default();
+    of_entry(group, version, (plural, name(members.kind, "kind")?, singular, namespaced), members)
+}
+
+fn of_entry(
+    group: &str,
+    version: &str,
+    (plural, kind, singular, namespaced): (String, String, String, bool),
+    members: &Members<'_>,
+) -> Result<Entry, String> {
+    Ok(Entry::Type(ServedType {
         group: group.to_owned(),
         version: version.to_owned(),
         preferred: false,
         kind,
         plural,
-        singular: resource.singular_resource.unwrap_or_default(),
-        short_names: resource.short_names,
-        categories: resource.categories,
-        namespaced: resource.scope.as_deref() == Some("Namespaced"),
-        verbs: resource.verbs,
-    })
+        singular: singular.chars().take(253).collect(),
+        short_names: words(members.short_names),
+        categories: words(members.categories),
+        namespaced,
+        verbs: words(members.verbs),
+    }))
 }
 
-/// The types of one document of the old form; subresources (`pods/log`) are left out.
-pub(super) fn resource_list(group: &str, version: &str, list: &APIResourceList) -> Vec<ServedType> {
-    let main = |resource: &&APIResource| !resource.name.contains('/');
-    list.resources
-        .iter()
-        .filter(main)
-        .map(|resource| ServedType {
-            group: group.to_owned(),
-            version: version.to_owned(),
-            preferred: false,
-            kind: resource.kind.clone(),
-            plural: resource.name.clone(),
-            singular: resource.singular_name.clone(),
-            short_names: resource.short_names.clone().unwrap_or_default(),
-            categories: resource.categories.clone().unwrap_or_default(),
-            namespaced: resource.namespaced,
-            verbs: resource.verbs.clone(),
-        })
-        .collect()
+fn core_versions(versions: Raw<'_>) -> Result<Document, String> {
+    let (mut all, mut unusable) = (Vec::new(), Discovered::default());
+    for item in list(versions, "versions")? {
+        match name(Some(item), "version") {
+            Ok(version) => all.push((String::new(), version)),
+            Err(reason) => unusable.leave_out(LeftOut { reason, ..LeftOut::default() }),
+        }
+    }
+    Ok(Document::Versions(all, unusable))
+}
+
+fn groups(groups: Raw<'_>) -> Result<Document, String> {
+    let (mut all, mut unusable) = (Vec::new(), Discovered::default());
+    let mut seen = HashSet::new();
+    for item in list(groups, "groups")? {
+        match group_of_old(item, &mut unusable) {
+            Ok(versions) => all.extend(versions.into_iter().filter(|version| seen.insert(version.clone()))),
+            Err(reason) => unusable.leave_out(LeftOut { reason, ..LeftOut::default() }),
+        }
+    }
+    Ok(Document::Versions(all, unusable))
+}
+
+fn group_of_old(item: &RawValue, unusable: &mut Discovered) -> Result<Vec<(String, String)>, String> {
+    let members = Members::parse(item.get())?;
+    let group = name(members.name, "name")?;
+    let version_of = |raw| Members::of(raw).and_then(|version| name(version.version, "version"));
+    let preferred = version_of(members.preferred_version).ok();
+    let mut versions = Vec::new();
+    for item in list(members.versions, "versions")? {
+        match version_of(Some(item)) {
+            Ok(version) => versions.push((group.clone(), version)),
+            Err(reason) => {
+                unusable.leave_out(LeftOut { group: group.clone(), reason, ..LeftOut::default() });
+            }
+        }
+    }
+    versions.sort_by_key(|(_, version)| Some(version) != preferred.as_ref());
+    Ok(versions)
+}
+
+/// The types of one document of the old form, to `found`.
+pub(super) fn resource_list(group: &str, version: &str, text: &str, found: &mut Discovered) -> Result<(), String> {
+    let members = Members::parse(text)?;
+    let kind = self::text(members.kind, "kind")?;
+    if kind != "APIResourceList" {
+        return Err(format!("the document is of kind {}", show(&kind)));
+    }
+    let expected = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
+    let is = self::text(members.group_version, "groupVersion")?;
+    if !is.is_empty() && is != expected {
+        return Err(format!("the document is of {}", show(&is)));
+    }
+    resources(group, version, members.resources, served_of_old, found)
+}
+
+/// Each type once; which versions are preferred.
+pub(super) fn settle(found: &mut Discovered) {
+    let mut seen = HashSet::new();
+    let types = std::mem::take(&mut found.types);
+    for t in types {
+        if seen.insert((t.group.clone(), t.version.clone(), t.plural.clone())) {
+            found.types.push(t);
+        } else {
+            let reason = "it is named twice; the first entry holds".to_owned();
+            found.leave_out(LeftOut { group: t.group, version: t.version, resource: t.plural, reason });
+        }
+    }
+    mark_preferred(&mut found.types);
 }
 
 /// Versions come in order of preference: the first that has a resource is the preferred one for it.
-pub(super) fn mark_preferred(types: &mut [ServedType]) {
+fn mark_preferred(types: &mut [ServedType]) {
     let mut seen = HashSet::new();
     for t in types {
-        t.preferred = seen.insert((t.group.clone(), t.plural.clone()));
+        t.preferred = seen.insert(group_resource(&t.plural, &t.group));
     }
 }

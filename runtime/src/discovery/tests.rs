@@ -6,6 +6,8 @@ use tower_test::mock;
 
 use super::*;
 
+mod tolerant;
+
 type Handle = mock::Handle<Request<Body>, Response<Body>>;
 
 fn client() -> (Client, Handle) {
@@ -123,7 +125,7 @@ async fn a_server_of_the_old_form_is_asked_group_by_group_and_one_dead_group_fai
             {"name": "pods", "singularName": "pod", "kind": "Pod", "namespaced": true, "verbs": ["list", "watch"], "shortNames": ["po"]},
             {"name": "pods/log", "singularName": "", "kind": "Pod", "namespaced": true, "verbs": ["get"]},
         ]))),
-        "/apis/apps/v1" | "/apis/apps/v1beta1" => (200, list("apps", json!([
+        "/apis/apps/v1" | "/apis/apps/v1beta1" => (200, list(&path["/apis/".len()..], json!([
             {"name": "deployments", "singularName": "deployment", "kind": "Deployment", "namespaced": true, "verbs": ["list", "watch"]},
         ]))),
         _ => (503, json!({"kind": "Status", "status": "Failure", "message": "service unavailable", "reason": "ServiceUnavailable", "code": 503})),
@@ -153,10 +155,12 @@ fn t(group: &str, plural: &str) -> ServedType {
 
 #[test]
 fn what_was_known_of_a_failed_group_is_kept() {
-    let before =
-        Discovered { types: vec![t("", "pods"), t("dead.io", "things"), t("gone.io", "others")], failed: vec![] };
+    let before = Discovered {
+        types: vec![t("", "pods"), t("dead.io", "things"), t("gone.io", "others")],
+        ..Discovered::default()
+    };
     let failed = FailedGroup { group: "dead.io".into(), version: "v1".into(), reason: "down".into() };
-    let now = Discovered { types: vec![t("", "pods")], failed: vec![failed] }.keeping(&before);
+    let now = Discovered { types: vec![t("", "pods")], failed: vec![failed], ..Discovered::default() }.keeping(&before);
     assert_eq!(now.types, [t("", "pods"), t("dead.io", "things")]);
 }
 
@@ -164,9 +168,11 @@ fn what_was_known_of_a_failed_group_is_kept() {
 fn a_version_that_fails_for_a_while_stays_the_only_preferred_one() {
     let v2 = ServedType { version: "v2".into(), ..t("dead.io", "things") };
     let v1 = |preferred| ServedType { preferred, ..t("dead.io", "things") };
-    let before = Discovered { types: vec![v2.clone(), v1(false)], failed: vec![] };
+    let before = Discovered { types: vec![v2.clone(), v1(false)], ..Discovered::default() };
     let failed = FailedGroup { group: "dead.io".into(), version: "v2".into(), reason: "down".into() };
-    let now = Discovered { types: vec![v1(true), t("other.io", "things")], failed: vec![failed] }.keeping(&before);
+    let now =
+        Discovered { types: vec![v1(true), t("other.io", "things")], failed: vec![failed], ..Discovered::default() }
+            .keeping(&before);
     assert_eq!(now.types, [v1(false), t("other.io", "things"), v2]);
 }
 

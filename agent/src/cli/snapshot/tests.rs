@@ -49,7 +49,7 @@ fn discovered(with_leases: bool) -> Discovered {
         served("events.k8s.io", "Event", "events", true),
     ];
     types.extend(with_leases.then(|| served("coordination.k8s.io", "Lease", "leases", true)));
-    Discovered { types, failed: vec![] }
+    Discovered { types, ..Discovered::default() }
 }
 
 fn planned(arguments: &[&str]) -> Vec<String> {
