@@ -7,10 +7,10 @@
 
 mod entry;
 mod parse;
+mod poll;
 
 use std::fmt;
 
-use futures::stream::{self, StreamExt};
 use http::{HeaderValue, Request, StatusCode, header};
 use http_body_util::BodyExt;
 use kube::Client;
@@ -20,8 +20,8 @@ use meshsync_crds::discovery::ServedType;
 
 use crate::client::chain;
 
-/// Groups that are asked at the same time in the old form.
-const CONCURRENCY: usize = 8;
+pub use poll::Poller;
+
 /// Entries that were left out and are named; more are only counted. A server may serve any number of them.
 const NAMED: usize = 64;
 /// Longest reason that is kept.
@@ -103,19 +103,24 @@ impl Discovered {
         self.left_out_more += left_out_more;
     }
 
+    /// Whether `t` may be served although it is not named: its group could not be asked, or its entry cannot be used.
+    #[must_use]
+    pub fn is_in_doubt(&self, t: &ServedType) -> bool {
+        self.failed.iter().any(|f| f.group == t.group && is_or_all(&f.version, &t.version))
+            || self
+                .left_out
+                .iter()
+                .any(|l| l.group == t.group && is_or_all(&l.version, &t.version) && is_or_all(&l.resource, &t.plural))
+    }
+
     /// Adds what `before` knew about groups that failed now, and about entries that cannot be used now: a dead
     /// aggregated API server does not mean that its types are gone.
     #[must_use]
     pub fn keeping(mut self, before: &Self) -> Self {
-        let Self { types, failed, left_out, left_out_more: _ } = &mut self;
-        let doubtful = |t: &ServedType| {
-            failed.iter().any(|f| f.group == t.group && is_or_all(&f.version, &t.version))
-                || left_out.iter().any(|l| {
-                    l.group == t.group && is_or_all(&l.version, &t.version) && is_or_all(&l.resource, &t.plural)
-                })
-        };
         let mut known = Vec::new();
-        for t in before.types.iter().filter(|t| doubtful(t)) {
+        let in_doubt: Vec<&ServedType> = before.types.iter().filter(|t| self.is_in_doubt(t)).collect();
+        let types = &mut self.types;
+        for t in in_doubt {
             match types.iter_mut().find(|now| is_same(now, t)) {
                 // Its server does not say what one may do with it: what it said before holds.
                 Some(now) if now.verbs.is_empty() => now.verbs.clone_from(&t.verbs),
@@ -149,7 +154,7 @@ pub enum DiscoveryError {
     #[error("discovery at {path} failed: {message}")]
     Request {
         /// Path that was asked.
-        path: &'static str,
+        path: String,
         /// What went wrong.
         message: String,
         /// HTTP status of the server's answer, if there was one.
@@ -159,13 +164,13 @@ pub enum DiscoveryError {
     #[error("discovery at {path} is empty; the API server is not ready, or a proxy answers in its place")]
     Empty {
         /// Path that was asked.
-        path: &'static str,
+        path: String,
     },
     /// The answer is neither of the two documents.
     #[error("discovery at {path} is neither an APIGroupDiscoveryList nor the older document: {message}")]
     Unreadable {
         /// Path that was asked.
-        path: &'static str,
+        path: String,
         /// What the parser said.
         message: String,
     },
@@ -176,81 +181,16 @@ pub enum DiscoveryError {
 /// # Errors
 /// [`DiscoveryError`] when nothing can be said at all. Single groups that fail are in [`Discovered::failed`].
 pub async fn discover(client: &Client) -> Result<Discovered, DiscoveryError> {
-    let (mut all, groups) = tokio::try_join!(half(client, "/api"), half(client, "/apis"))?;
-    all.extend(groups);
-    Ok(all)
-}
-
-/// Asks again and again what is served, at the price of two empty answers while nothing changes.
-///
-/// The aggregated documents carry an ETag: a poll every few seconds notices new and removed types without the right to
-/// watch definitions, which an agent may not have.
-#[derive(Debug, Default)]
-pub struct Poller {
-    halves: [Half; 2],
-}
-
-#[derive(Debug, Default)]
-struct Half {
-    etag: Option<HeaderValue>,
-    found: Discovered,
-}
-
-impl Poller {
-    /// What is served now; `None` if that is what the last call gave.
-    ///
-    /// # Errors
-    /// [`DiscoveryError`]; what was known before stays for the next call.
-    pub async fn poll(&mut self, client: &Client) -> Result<Option<Discovered>, DiscoveryError> {
-        let [core, groups] = &mut self.halves;
-        let (core_changed, groups_changed) = tokio::try_join!(core.poll(client, "/api"), groups.poll(client, "/apis"))?;
-        if !core_changed && !groups_changed {
-            return Ok(None);
-        }
-        let mut all = core.found.clone();
-        all.extend(groups.found.clone());
-        Ok(Some(all))
-    }
-}
-
-impl Half {
-    /// Whether `found` changed.
-    async fn poll(&mut self, client: &Client, path: &'static str) -> Result<bool, DiscoveryError> {
-        let Some((text, etag)) = get(client, path, self.etag.as_ref()).await? else { return Ok(false) };
-        let (found, covers_all) = read(client, path, &text).await?;
-        // In the old form the tag covers the list of groups only: a new type inside a group would never be seen.
-        self.etag = etag.filter(|_| covers_all);
-        let changed = found != self.found;
-        self.found = found;
-        Ok(changed)
-    }
-}
-
-async fn half(client: &Client, path: &'static str) -> Result<Discovered, DiscoveryError> {
-    let text = get(client, path, None).await?.map(|(text, _)| text).unwrap_or_default();
-    Ok(read(client, path, &text).await?.0)
-}
-
-/// What is served, and whether `text` alone told it.
-async fn read(client: &Client, path: &'static str, text: &str) -> Result<(Discovered, bool), DiscoveryError> {
-    let unreadable = |message| DiscoveryError::Unreadable { path, message };
-    let (found, covers_all) = match parse::document(text, path == "/api").map_err(unreadable)? {
-        parse::Document::Aggregated(found) => (found, true),
-        parse::Document::Versions(versions, unusable) => (one_by_one(client, versions, unusable).await, false),
-    };
-    if found.types.is_empty() && found.failed.is_empty() {
-        return Err(DiscoveryError::Empty { path });
-    }
-    Ok((found, covers_all))
+    Ok(Poller::default().poll(client).await?.unwrap_or_default())
 }
 
 /// The document at `path` and its ETag; `None` if it is still the one that `etag` names.
 async fn get(
     client: &Client,
-    path: &'static str,
+    path: &str,
     etag: Option<&HeaderValue>,
 ) -> Result<Option<(String, Option<HeaderValue>)>, DiscoveryError> {
-    let failed = |message: String, status| DiscoveryError::Request { path, message, status };
+    let failed = |message: String, status| DiscoveryError::Request { path: path.to_owned(), message, status };
     let mut request = Request::get(path).header(header::ACCEPT, ACCEPT_AGGREGATED_DISCOVERY_V2);
     if let Some(etag) = etag {
         request = request.header(header::IF_NONE_MATCH, etag);
@@ -268,32 +208,6 @@ async fn get(
         return Err(failed(text.chars().take(300).collect(), Some(status.as_u16())));
     }
     Ok(Some((text, etag)))
-}
-
-async fn one_by_one(client: &Client, versions: Vec<(String, String)>, mut found: Discovered) -> Discovered {
-    let answers: Vec<_> = stream::iter(versions)
-        .map(async |(group, version)| {
-            let answer = resources(client, &group, &version).await;
-            (group, version, answer)
-        })
-        .buffered(CONCURRENCY)
-        .collect()
-        .await;
-    for (group, version, answer) in answers {
-        let read = answer.and_then(|text| parse::resource_list(&group, &version, &text, &mut found));
-        if let Err(reason) = read {
-            found.failed.push(FailedGroup { group, version, reason });
-        }
-    }
-    parse::settle(&mut found);
-    found
-}
-
-/// The document of the old form about one version of one group.
-async fn resources(client: &Client, group: &str, version: &str) -> Result<String, String> {
-    let path = if group.is_empty() { format!("/api/{version}") } else { format!("/apis/{group}/{version}") };
-    let request = Request::get(path).header(header::ACCEPT, "application/json").body(Vec::new());
-    client.request_text(request.map_err(|error| error.to_string())?).await.map_err(|error| chain(&error))
 }
 
 #[cfg(test)]
