@@ -6,6 +6,7 @@
 //! empty answer is a failure, never "this cluster has no types".
 
 mod entry;
+mod leaving;
 mod parse;
 mod poll;
 
@@ -20,6 +21,7 @@ use meshsync_crds::discovery::ServedType;
 
 use crate::client::chain;
 
+pub use leaving::{LEAVES_AFTER, LEAVES_AFTER_IN_DOUBT, Leaving, Server};
 pub use poll::Poller;
 
 /// Entries that were left out and are named; more are only counted. A server may serve any number of them.
@@ -182,6 +184,17 @@ pub enum DiscoveryError {
 /// [`DiscoveryError`] when nothing can be said at all. Single groups that fail are in [`Discovered::failed`].
 pub async fn discover(client: &Client) -> Result<Discovered, DiscoveryError> {
     Ok(Poller::default().poll(client).await?.unwrap_or_default())
+}
+
+/// Whether the API server says that it is ready. Everybody may ask (`system:public-info-viewer`), unless that was taken away.
+pub async fn server_state(client: &Client) -> Server {
+    let Ok(request) = Request::get("/readyz").body(Body::empty()) else { return Server::Unknown };
+    match client.send(request).await.map(|response| response.status()) {
+        Ok(status) if status.is_success() => Server::Ready,
+        // A server of the time before /readyz, a proxy, or an account that may not ask.
+        Ok(StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::NOT_FOUND) => Server::Unknown,
+        Ok(_) | Err(_) => Server::NotReady,
+    }
 }
 
 /// The document at `path` and its ETag; `None` if it is still the one that `etag` names.
