@@ -24,6 +24,8 @@ struct State {
     id: u64,
     /// Why it is closed; open if none.
     closed: Option<String>,
+    /// What is to be known of one that is open all the same.
+    note: Option<String>,
     since: Timestamp,
     /// From when on it does not hold up readiness although it is closed.
     waived_from: Option<Instant>,
@@ -62,7 +64,7 @@ pub struct GateReport {
     /// Whether it does not hold up readiness although it is closed.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub waived: bool,
-    /// Why it is closed.
+    /// Why it is closed, or what is wrong although it is open.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// Since when it is open or closed.
@@ -85,7 +87,7 @@ impl Readiness {
 
     fn insert(&self, name: String, reason: String, waived_from: Option<Instant>) -> Gate {
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
-        let state = State { id, closed: Some(reason), since: Timestamp::now(), waived_from };
+        let state = State { id, closed: Some(reason), note: None, since: Timestamp::now(), waived_from };
         self.lock().insert(name.clone(), state);
         Gate { id, name, readiness: self.clone() }
     }
@@ -106,7 +108,7 @@ impl Readiness {
                 name: name.clone(),
                 ready: state.closed.is_none(),
                 waived: state.is_waived(),
-                reason: state.closed.clone(),
+                reason: state.closed.clone().or_else(|| state.note.clone()),
                 since: state.since,
             })
             .collect();
@@ -122,12 +124,17 @@ impl Readiness {
 impl Gate {
     /// The condition holds.
     pub fn open(&self) {
-        self.set(None);
+        self.set(None, None);
+    }
+
+    /// The condition holds, but something is wrong that people should see: it does not make the process less ready.
+    pub fn open_with(&self, note: impl Into<String>) {
+        self.set(None, Some(note.into()));
     }
 
     /// The condition does not hold, and why.
     pub fn close(&self, reason: impl Into<String>) {
-        self.set(Some(reason.into()));
+        self.set(Some(reason.into()), None);
     }
 
     /// Lets the process be ready in `time` although the condition will not hold: the gate then only tells. Without effect where
@@ -139,12 +146,12 @@ impl Gate {
         }
     }
 
-    fn set(&self, closed: Option<String>) {
+    fn set(&self, closed: Option<String>, note: Option<String>) {
         if let Some(state) = self.readiness.lock().get_mut(&self.name).filter(|state| state.id == self.id) {
             if state.closed.is_some() != closed.is_some() {
                 state.since = Timestamp::now();
             }
-            state.closed = closed;
+            (state.closed, state.note) = (closed, note);
         }
     }
 }
@@ -213,6 +220,18 @@ mod tests {
         assert!(readiness.is_ready());
         gate.open();
         assert!(!readiness.report().gates[1].waived, "what is open needs no waiver");
+    }
+
+    #[test]
+    fn what_is_wrong_with_an_open_gate_is_shown_and_makes_nothing_less_ready() {
+        let readiness = Readiness::default();
+        let gate = readiness.gate("discovery", "not asked yet");
+        gate.open_with("no answer since noon");
+        let report = readiness.report();
+        assert!(readiness.is_ready() && report.ready && report.gates[0].ready);
+        assert_eq!(report.gates[0].reason.as_deref(), Some("no answer since noon"));
+        gate.open();
+        assert_eq!(readiness.report().gates[0].reason, None);
     }
 
     #[test]
