@@ -6,6 +6,7 @@
 
 pub mod admin;
 pub mod cli;
+mod cluster_id;
 pub mod config;
 pub mod discover;
 pub mod dump;

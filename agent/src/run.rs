@@ -7,10 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use k8s_openapi::api::core::v1::Namespace;
-use kube::{Api, Client};
+use kube::Client;
 use meshsync_crds::agent_config::{AgentConfig, SecretPolicy};
-use meshsync_crds::names::CLUSTER_ID_NAMESPACE;
 use meshsync_crds::narrowing::Narrowing;
 use meshsync_runtime::probes::{self, bind, serve};
 use meshsync_runtime::readiness::{Gate, Readiness};
@@ -21,6 +19,7 @@ use tokio::sync::{Notify, mpsc, watch};
 
 use crate::admin::{self, Admin};
 use crate::cli::BUILD;
+use crate::cluster_id::ask_cluster_id;
 use crate::config::{self, Candidate, ConfigSource};
 use crate::discover::{InForce, Planner, PlannerDeps};
 use crate::dump::{self, NewFile};
@@ -258,23 +257,6 @@ async fn identity(house: House, broker: Option<Broker>, gate: Gate) -> Result<()
         }
     };
     shutdown.interrupts(work).await
-}
-
-/// Asks until it is answered: without the id, every row is invisible to Meshery Server.
-async fn ask_cluster_id(client: &Client, gate: &Gate) -> String {
-    let namespaces: Api<Namespace> = Api::all(client.clone());
-    loop {
-        let problem = match namespaces.get(CLUSTER_ID_NAMESPACE).await {
-            Ok(namespace) => match namespace.metadata.uid {
-                Some(uid) => return uid,
-                None => "it has no uid".to_owned(),
-            },
-            Err(error) => error.to_string(),
-        };
-        tracing::warn!(problem, "cannot read the namespace {CLUSTER_ID_NAMESPACE}, whose uid is the cluster's id");
-        gate.close(format!("cannot read the namespace {CLUSTER_ID_NAMESPACE}: {problem}"));
-        tokio::time::sleep(Duration::from_secs(5)).await;
-    }
 }
 
 async fn tell_presence(client: &Client, broker: &Broker, cluster_id: &str, now: &InForce) {
