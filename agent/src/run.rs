@@ -28,7 +28,7 @@ use crate::publish::broker::{self, Broker, BrokerConfig};
 use crate::publish::delivery::DeliveryBoard;
 use crate::publish::message::Encoding;
 use crate::publish::parts::{Carried, Parts, PublishStats};
-use crate::publish::presence::{self, PRESENCE_SUBJECT};
+use crate::publish::presence::{Counts, PRESENCE_SUBJECT};
 use crate::publish::publisher::Publisher;
 use crate::publish::queue::Queue;
 use crate::report::Reporter;
@@ -229,6 +229,7 @@ async fn identity(house: House, broker: Option<Broker>, gate: Gate) -> Result<()
     let work = async move {
         let mut in_force = house.in_force.clone();
         let mut told: Option<InForce> = None;
+        let mut counts = Counts::default();
         loop {
             let now = in_force.wait_for(|now| now.config.is_some()).await.map(|now| now.clone());
             let Ok(now) = now else { return };
@@ -242,7 +243,7 @@ async fn identity(house: House, broker: Option<Broker>, gate: Gate) -> Result<()
             if told.as_ref().map(present) != Some(present(&now))
                 && let Some(broker) = &broker
             {
-                tell_presence(&house.client, broker, &cluster_id, &now).await;
+                tell_presence(&house.client, &mut counts, broker, &cluster_id, &now).await;
             }
             told = Some(now);
             let encoding = Encoding { cluster_id, format: config.publish.format };
@@ -259,9 +260,9 @@ async fn identity(house: House, broker: Option<Broker>, gate: Gate) -> Result<()
     shutdown.interrupts(work).await
 }
 
-async fn tell_presence(client: &Client, broker: &Broker, cluster_id: &str, now: &InForce) {
+async fn tell_presence(client: &Client, counts: &mut Counts, broker: &Broker, cluster_id: &str, now: &InForce) {
     let failed = now.failed.iter().map(|group| format!("{}/{}", group.group, group.version)).collect();
-    let presence = presence::observe(client, cluster_id, &now.served, &now.watched, failed).await;
+    let presence = counts.observe(client, cluster_id, &now.served, &now.watched, failed).await;
     // Waits for the broker as objects do, which come after it.
     if broker.connection.clone().wait_for(|connection| connection.up).await.is_err() {
         return;

@@ -1,6 +1,6 @@
 //! Tier 1: what exists, told before the first object.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use futures::{StreamExt, stream};
@@ -60,49 +60,56 @@ pub struct PresentType {
     pub objects: Option<u64>,
 }
 
-/// Finds out what exists. Never fails: what cannot be found out is left open.
-pub async fn observe(
-    client: &Client,
-    cluster_id: &str,
-    served: &[ServedType],
-    watched: &BTreeSet<String>,
-    failed_groups: Vec<String>,
-) -> Presence {
-    let types: Vec<&ServedType> = served.iter().filter(|t| t.preferred && t.is_watchable()).collect();
-    let paths: Vec<String> = types.iter().map(|t| t.collection_path()).collect();
-    let mut counts = vec![None; types.len()];
-    let counting = async {
-        let count = |(at, path): (usize, String)| {
-            let client = client.clone();
-            async move { (at, count(&client, &path).await) }
-        };
-        let mut counted = stream::iter(paths.into_iter().enumerate()).map(count).buffer_unordered(CONCURRENCY);
-        while let Some((at, count)) = counted.next().await {
-            if let Some(slot) = counts.get_mut(at) {
-                *slot = count;
+/// What was counted. A type is counted once, when it is new: while types come and go all others would be counted again and
+/// again, at a list each (1,337 lists for five new types in 15 s, in a cluster of 265).
+#[derive(Debug, Default)]
+pub struct Counts {
+    /// By path of the collection. Those that the server refused to list are there, too.
+    counted: BTreeMap<String, Option<u64>>,
+}
+
+impl Counts {
+    /// Finds out what exists. Never fails: what cannot be found out is left open.
+    pub async fn observe(
+        &mut self,
+        client: &Client,
+        cluster_id: &str,
+        served: &[ServedType],
+        watched: &BTreeSet<String>,
+        failed_groups: Vec<String>,
+    ) -> Presence {
+        let types: Vec<&ServedType> = served.iter().filter(|t| t.preferred && t.is_watchable()).collect();
+        let paths: BTreeSet<String> = types.iter().map(|t| t.collection_path()).collect();
+        self.counted.retain(|path, _| paths.contains(path));
+        let new: Vec<String> = paths.into_iter().filter(|path| !self.counted.contains_key(path)).collect();
+        let counting = async {
+            let count = |path: String| async move { (count(client, &path).await, path) };
+            let mut counting = stream::iter(new).map(count).buffer_unordered(CONCURRENCY);
+            while let Some((count, path)) = counting.next().await {
+                self.counted.insert(path, count);
             }
+        };
+        // Objects wait for presence: nothing in here may take long.
+        let version = tokio::time::timeout(COUNT_WITHIN, client.apiserver_version());
+        let (_, version) = tokio::join!(tokio::time::timeout(COUNT_WITHIN, counting), version);
+        let server_version = version.ok().and_then(Result::ok).map(|info| info.git_version).unwrap_or_default();
+        let present = |t: &ServedType| PresentType {
+            group: t.group.clone(),
+            version: t.version.clone(),
+            kind: t.kind.clone(),
+            plural: t.plural.clone(),
+            namespaced: t.namespaced,
+            watched: watched.contains(&t.name()),
+            objects: self.counted.get(&t.collection_path()).copied().flatten(),
+        };
+        Presence {
+            cluster_id: cluster_id.to_owned(),
+            server_version,
+            agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+            observed_at: Timestamp::now(),
+            types: types.into_iter().map(present).collect(),
+            failed_groups,
         }
-    };
-    // Objects wait for presence: nothing in here may take long.
-    let version = tokio::time::timeout(COUNT_WITHIN, client.apiserver_version());
-    let (_, version) = tokio::join!(tokio::time::timeout(COUNT_WITHIN, counting), version);
-    let server_version = version.ok().and_then(Result::ok).map(|info| info.git_version).unwrap_or_default();
-    let present = |(t, objects): (&ServedType, Option<u64>)| PresentType {
-        group: t.group.clone(),
-        version: t.version.clone(),
-        kind: t.kind.clone(),
-        plural: t.plural.clone(),
-        namespaced: t.namespaced,
-        watched: watched.contains(&t.name()),
-        objects,
-    };
-    Presence {
-        cluster_id: cluster_id.to_owned(),
-        server_version,
-        agent_version: env!("CARGO_PKG_VERSION").to_owned(),
-        observed_at: Timestamp::now(),
-        types: types.into_iter().zip(counts).map(present).collect(),
-        failed_groups,
     }
 }
 
@@ -124,8 +131,57 @@ fn count_of(page: &ListPage<'_>) -> Option<u64> {
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "answers come from a script")]
 mod tests {
+    use http::Response;
+    use kube::client::Body;
+    use tower_test::mock;
+
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_new_type_does_not_have_all_others_counted_again() {
+        let (service, mut handle) = mock::pair::<Request<Body>, Response<Body>>();
+        let server = tokio::spawn(async move {
+            let mut counted = Vec::new();
+            while let Some((request, send)) = handle.next_request().await {
+                let path = request.uri().path().to_owned();
+                let (status, body) = match path.as_str() {
+                    "/version" => (200, r#"{"major":"1","minor":"37","gitVersion":"v1.37.2"}"#),
+                    "/api/v1/secrets" => (403, r#"{"kind":"Status","code":403}"#),
+                    _ => (200, r#"{"metadata":{},"items":[{}]}"#),
+                };
+                counted.push(path);
+                let answer = Response::builder().status(status).body(Body::from(body.as_bytes().to_vec()));
+                send.send_response(answer.unwrap());
+            }
+            counted.retain(|path| path != "/version");
+            counted
+        });
+        let served = |plural: &&str| ServedType {
+            group: String::new(),
+            version: "v1".into(),
+            preferred: true,
+            kind: "Kind".into(),
+            plural: (*plural).into(),
+            singular: String::new(),
+            short_names: vec![],
+            categories: vec![],
+            namespaced: true,
+            verbs: vec!["list".into(), "watch".into()],
+        };
+        let client = Client::new(service, "default");
+        let mut counts = Counts::default();
+        let mut observed = Vec::new();
+        for plurals in [vec!["pods", "secrets"], vec!["pods", "secrets", "widgets"], vec!["secrets", "widgets"]] {
+            let types: Vec<ServedType> = plurals.iter().map(served).collect();
+            let presence = counts.observe(&client, "id", &types, &BTreeSet::new(), vec![]).await;
+            observed.push(presence.types.into_iter().map(|t| t.objects).collect::<Vec<_>>());
+        }
+        drop(client);
+        assert_eq!(observed, [vec![Some(1), None], vec![Some(1), None, Some(1)], vec![None, Some(1)]]);
+        assert_eq!(server.await.unwrap(), ["/api/v1/pods", "/api/v1/secrets", "/api/v1/widgets"]);
+    }
 
     #[test]
     fn a_count_is_what_is_here_and_what_remains() {
