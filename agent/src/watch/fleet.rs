@@ -90,7 +90,7 @@ impl Fleet {
         Self { deps, shared, running: BTreeMap::new(), is_applied: false }
     }
 
-    /// Makes the loops be those of `plan`. Loops whose spec did not change are not touched.
+    /// Makes the loops be those of `plan`. Loops whose watch would be the same are not touched.
     pub async fn apply(&mut self, plan: Vec<WatchSpec>) -> Applied {
         let wanted: BTreeMap<String, WatchSpec> =
             plan.into_iter().map(|spec| (spec.selected.served.name(), spec)).collect();
@@ -103,7 +103,7 @@ impl Fleet {
         for spec in in_list_order(wanted.into_values().collect()) {
             let name = spec.selected.served.name();
             match self.running.get(&name) {
-                Some(running) if running.spec == spec => {}
+                Some(running) if running.spec.is_same_watch(&spec) => {}
                 Some(running) => {
                     // Another version is another type to consumers: its key holds the apiVersion.
                     if running.spec.selected.served.version != spec.selected.served.version {

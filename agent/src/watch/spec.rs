@@ -1,6 +1,7 @@
 //! What is watched, and how.
 
 use meshsync_crds::agent_config::{AgentConfig, SecretPolicy, SnapshotMode};
+use meshsync_crds::discovery::ServedType;
 use meshsync_crds::informer_config::NamespaceSelection;
 use meshsync_crds::selection::SelectedType;
 use xxhash_rust::xxh3::xxh3_64;
@@ -21,15 +22,26 @@ pub struct WatchSpec {
 }
 
 impl WatchSpec {
-    /// How a configuration has a type watched.
+    /// How a configuration has a type watched. What does not concern the type is left out: it must not begin anew because
+    /// of that.
     #[must_use]
     pub fn new(selected: SelectedType, config: &AgentConfig) -> Self {
-        Self {
-            selected,
-            mode: config.snapshot.mode,
-            secrets: config.publish.secrets,
-            namespaces: config.informer_config.namespaces.clone(),
-        }
+        let served = &selected.served;
+        let is_secrets = served.group.is_empty() && served.plural == "secrets";
+        let secrets = if is_secrets { config.publish.secrets } else { SecretPolicy::default() };
+        let namespaces = &config.informer_config.namespaces;
+        let namespaces = if served.namespaced { namespaces.clone() } else { NamespaceSelection::default() };
+        Self { mode: config.snapshot.mode, secrets, namespaces, selected }
+    }
+
+    /// Whether the loop of `other` does all that this asks for: other short names, say, make no other watch.
+    pub(super) fn is_same_watch(&self, other: &Self) -> bool {
+        let Self { selected: SelectedType { served, metadata_only }, mode, secrets, namespaces } = self;
+        let watched =
+            |t: &ServedType| (t.group.clone(), t.version.clone(), t.plural.clone(), t.kind.clone(), t.namespaced);
+        watched(served) == watched(&other.selected.served)
+            && (*metadata_only, *mode, *secrets) == (other.selected.metadata_only, other.mode, other.secrets)
+            && *namespaces == other.namespaces
     }
 
     /// What objects of the type are prepared with.
@@ -54,5 +66,57 @@ impl WatchSpec {
         let all =
             format!("{api_version} {kind} {metadata_only} {secrets:?} {include:?} {exclude:?} {PREPARE_REVISION}");
         xxh3_64(all.as_bytes())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec(plural: &str, namespaced: bool, config: &AgentConfig) -> WatchSpec {
+        let served = ServedType {
+            group: String::new(),
+            version: "v1".into(),
+            preferred: true,
+            kind: "Kind".into(),
+            plural: plural.into(),
+            singular: String::new(),
+            short_names: vec![],
+            categories: vec![],
+            namespaced,
+            verbs: vec!["list".into(), "watch".into()],
+        };
+        WatchSpec::new(SelectedType { served, metadata_only: false }, config)
+    }
+
+    #[test]
+    fn an_edit_concerns_only_the_types_that_it_is_about() {
+        let before = AgentConfig::built_in();
+        let mut secrets = before.clone();
+        secrets.publish.secrets = SecretPolicy::Publish;
+        let mut namespaces = before.clone();
+        namespaces.informer_config.namespaces.exclude = vec!["hidden".into()];
+        let is_same = |plural, namespaced, config: &AgentConfig| {
+            spec(plural, namespaced, &before).is_same_watch(&spec(plural, namespaced, config))
+        };
+        assert!(is_same("pods", true, &secrets) && !is_same("secrets", true, &secrets));
+        assert!(!is_same("pods", true, &namespaces) && is_same("nodes", false, &namespaces));
+    }
+
+    #[test]
+    fn what_a_type_is_called_besides_makes_no_other_watch() {
+        let before = spec("pods", true, &AgentConfig::built_in());
+        let mut after = before.clone();
+        let served = &mut after.selected.served;
+        served.short_names.push("po".into());
+        served.categories.push("all".into());
+        served.verbs.push("delete".into());
+        served.singular = "pod".into();
+        assert!(after != before && after.is_same_watch(&before));
+        after.selected.served.version = "v2".into();
+        assert!(!after.is_same_watch(&before));
+        let metadata_only =
+            WatchSpec { selected: SelectedType { metadata_only: true, ..before.selected.clone() }, ..before.clone() };
+        assert!(!metadata_only.is_same_watch(&before));
     }
 }
