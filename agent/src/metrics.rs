@@ -11,6 +11,7 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use tokio::sync::watch;
 
+use crate::discover::Health;
 use crate::publish::broker::Connection;
 use crate::publish::parts::PublishStats;
 use crate::publish::queue::Queue;
@@ -27,6 +28,8 @@ pub struct AgentCollector {
     pub queue: Arc<Queue>,
     /// What was published.
     pub stats: Arc<PublishStats>,
+    /// How discovery fares.
+    pub discovery: Arc<Health>,
     /// Whether there is a broker.
     pub connection: Option<watch::Receiver<Connection>>,
 }
@@ -82,6 +85,7 @@ impl Collector for AgentCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         self.types(&mut encoder)?;
         self.snapshot(&mut encoder)?;
+        self.discovery(&mut encoder)?;
         self.publishing(&mut encoder)
     }
 }
@@ -124,6 +128,16 @@ impl AgentCollector {
         let stats = self.store.stats();
         gauge(encoder, "meshsync_body_bytes", "Bytes of all objects, stripped", stats.body_bytes as i64)?;
         gauge(encoder, "meshsync_packed_bytes", "Bytes of all objects as kept", stats.packed_bytes as i64)
+    }
+
+    fn discovery(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let report = self.discovery.report();
+        let at = report.last_success.map_or(0, jiff::Timestamp::as_second);
+        let help = "When discovery was answered last, in seconds since 1970; 0 before";
+        gauge(encoder, "meshsync_discovery_last_success_timestamp_seconds", help, at)?;
+        counter(encoder, "meshsync_discovery_failures", "Discoveries that failed", report.failures)?;
+        let help = "Parts of discovery that cannot be used: groups that cannot be asked, and entries";
+        gauge(encoder, "meshsync_discovery_unusable_parts", help, report.parts.len() as i64)
     }
 
     fn publishing(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {

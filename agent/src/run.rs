@@ -21,7 +21,7 @@ use crate::admin::{self, Admin};
 use crate::cli::BUILD;
 use crate::cluster_id::ask_cluster_id;
 use crate::config::{self, Candidate, ConfigSource};
-use crate::discover::{InForce, Planner, PlannerDeps};
+use crate::discover::{Discovery, DiscoveryDeps, Health, InForce, Planner, PlannerDeps, Served};
 use crate::dump::{self, NewFile};
 use crate::metrics::AgentCollector;
 use crate::publish::broker::{self, Broker, BrokerConfig};
@@ -85,6 +85,7 @@ struct House {
     stats: Arc<PublishStats>,
     delivery: Arc<DeliveryBoard>,
     progress: Arc<Progress>,
+    discovery: Arc<Health>,
     streamed_lists: bool,
     narrowing: Narrowing,
     in_force: watch::Receiver<InForce>,
@@ -117,6 +118,7 @@ pub async fn run(settings: Settings, client: Client, shutdown: Shutdown) -> anyh
         stats: Arc::default(),
         delivery: Arc::default(),
         progress: Arc::default(),
+        discovery: Arc::default(),
         streamed_lists: settings.streamed_lists,
         narrowing: settings.narrowing.clone(),
         in_force: in_force_rx,
@@ -139,7 +141,12 @@ pub async fn run(settings: Settings, client: Client, shutdown: Shutdown) -> anyh
     let (candidates, candidates_rx) = watch::channel(Candidate::Awaited);
     let follow = config::follow(settings.source.clone(), settings.narrowing.clone(), client.clone(), candidates);
     tasks.spawn("configuration", house.until_shutdown(follow));
-    tasks.spawn("planner", plan(planner(&house, &readiness, in_force, candidates_rx), shutdown.clone()));
+    let (served, served_rx) = watch::channel(None);
+    let rediscover = Arc::new(Notify::new());
+    tasks.spawn("discovery", house.until_shutdown(discovery(&house, &readiness, served, rediscover.clone()).run()));
+    let planner =
+        planner(&house, &readiness, Heard { in_force, candidates: candidates_rx, served: served_rx }, rediscover);
+    tasks.spawn("planner", plan(planner, shutdown.clone()));
     tasks.spawn("identity", identity(house.clone(), broker.clone(), readiness.gate("cluster-id", "not known yet")));
     match broker {
         Some(broker) => start_publishing(&mut tasks, &house, broker, &readiness, settings.pod.clone()),
@@ -180,19 +187,37 @@ fn registry(house: &House, broker: Option<&Broker>) -> Registry {
         store: house.store.clone(),
         queue: house.queue.clone(),
         stats: house.stats.clone(),
+        discovery: house.discovery.clone(),
         connection: broker.map(|broker| broker.connection.clone()),
     }));
     registry
 }
 
-fn planner(
+fn discovery(
     house: &House,
     readiness: &Readiness,
+    served: watch::Sender<Option<Served>>,
+    rediscover: Arc<Notify>,
+) -> Discovery {
+    Discovery::new(DiscoveryDeps {
+        client: house.client.clone(),
+        served,
+        rediscover,
+        health: house.discovery.clone(),
+        gate: readiness.gate("discovery", "the API server has not been asked yet"),
+    })
+}
+
+/// What the planner hears, and where it tells what it makes of that.
+struct Heard {
     in_force: watch::Sender<InForce>,
     candidates: watch::Receiver<Candidate>,
-) -> Planner {
+    served: watch::Receiver<Option<Served>>,
+}
+
+fn planner(house: &House, readiness: &Readiness, heard: Heard, rediscover: Arc<Notify>) -> Planner {
+    let Heard { in_force, candidates, served } = heard;
     let retry = watch::Sender::new(0);
-    let rediscover = Arc::new(Notify::new());
     let fleet = Fleet::new(FleetDeps {
         client: house.client.clone(),
         store: house.store.clone(),
@@ -200,19 +225,17 @@ fn planner(
         board: house.board.clone(),
         readiness: readiness.clone(),
         retry: retry.subscribe(),
-        rediscover: rediscover.clone(),
+        rediscover,
         progress: house.progress.clone(),
         streamed_lists: house.streamed_lists,
     });
     Planner::new(PlannerDeps {
-        client: house.client.clone(),
         fleet,
         candidates,
         narrowing: house.narrowing.clone(),
+        served,
         in_force,
         retry,
-        rediscover,
-        discovery_gate: readiness.gate("discovery", "the API server has not been asked yet"),
         config_gate: readiness.gate("configuration", "none has been read yet"),
     })
 }
@@ -313,6 +336,7 @@ fn start_publishing(tasks: &mut Supervisor, house: &House, broker: Broker, readi
         broker,
         stats: house.stats.clone(),
         delivery: house.delivery.clone(),
+        discovery: house.discovery.clone(),
         pod,
     };
     tasks.spawn("report", house.until_shutdown(reporter.run()));

@@ -202,6 +202,9 @@ pub struct AgentStatus {
     /// How many they are.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub failing_types: i32,
+    /// What fails of asking the API server what it serves; absent while nothing does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub discovery: Option<AgentDiscoveryStatus>,
     /// Pod that wrote this.
     #[schemars(length(max = 253))]
     pub pod: String,
@@ -215,6 +218,41 @@ pub struct AgentStatus {
 
 fn is_zero(count: &i32) -> bool {
     *count == 0
+}
+
+/// What fails of an agent's discovery: what was known before stays in force.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AgentDiscoveryStatus {
+    /// Since when nothing can be asked; absent while it can.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failing_since: Option<Time>,
+    /// Why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024))]
+    pub reason: Option<String>,
+    /// When it was answered last before that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_succeeded: Option<Time>,
+    /// Parts of the answer that cannot be used: groups whose API server does not answer, and entries with nothing in them
+    /// that one could watch. All others hold.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub unusable: Vec<UnusableDiscovery>,
+}
+
+/// A part of discovery that cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct UnusableDiscovery {
+    /// What it is, e.g. `metrics.k8s.io/v1beta1` or `things.example.org/v1`.
+    #[schemars(length(max = 512))]
+    pub name: String,
+    /// Why.
+    #[schemars(length(max = 1024))]
+    pub reason: String,
+    /// Since when.
+    pub since: Time,
 }
 
 /// An agent's connection to its broker.

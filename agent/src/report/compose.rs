@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use meshsync_crds::{AgentBrokerStatus, AgentPhase, AgentStatus, FailingType, RefusedType};
+use meshsync_crds::{
+    AgentBrokerStatus, AgentDiscoveryStatus, AgentPhase, AgentStatus, FailingType, RefusedType, UnusableDiscovery,
+};
 
-use crate::discover::InForce;
+use crate::discover::{HealthReport, InForce};
 use crate::publish::delivery::DeliveryState;
 use crate::watch::{Phase, TypeReport};
 
@@ -18,8 +20,14 @@ const MAX_FAILING: usize = 50;
 const NAMED: usize = 5;
 /// Longest text of a message in the schema.
 const MAX_MESSAGE: usize = 1024;
+/// Unusable parts of discovery that are told; the schema takes no more.
+const MAX_UNUSABLE: usize = 64;
+/// Longest name of one.
+const MAX_NAME: usize = 512;
 /// Longest URL in the schema.
 const MAX_URL: usize = 2048;
+/// A type that discovery names and the server does not know for longer than this is no type that is being removed.
+const GONE_AFTER: jiff::SignedDuration = jiff::SignedDuration::from_secs(120);
 /// A change that waits for longer than this means "behind". Shorter waits are how batches work.
 const BEHIND_AFTER: jiff::SignedDuration = jiff::SignedDuration::from_secs(10);
 
@@ -42,6 +50,8 @@ pub struct Facts {
     pub delivery: DeliveryState,
     /// Objects that went out as metadata only.
     pub too_large: u64,
+    /// How discovery fares.
+    pub discovery: HealthReport,
     /// Name of the pod.
     pub pod: String,
 }
@@ -80,6 +90,9 @@ pub fn compose(facts: Facts) -> AgentStatus {
     if let Some(refusal) = &facts.delivery.refusal {
         reasons.push(format!("the stream refuses messages: {refusal}"));
     }
+    if let Some((since, reason)) = &facts.discovery.failing {
+        reasons.push(format!("discovery fails since {since:.0}: {reason}"));
+    }
     reasons.extend(failing.summary());
     if !refused.is_empty() {
         reasons.push(format!("{} types are refused", refused.len()));
@@ -107,15 +120,22 @@ pub fn compose(facts: Facts) -> AgentStatus {
         refused,
         failing_types: to_i32(failing.count),
         failing: failing.types,
+        discovery: discovery(facts.discovery),
         pod: facts.pod,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         reported_at: None,
     }
 }
 
-/// Whether a type fails, or is not served any more, for longer than is no news. What is refused is told apart.
+/// Whether a type fails, or is not served any more, for longer than is no news. What is refused is told apart; what was
+/// removed a moment ago is on its way out.
 fn is_failing(report: &TypeReport, now: Timestamp) -> bool {
-    report.phase != Phase::Refused && report.is_failing(now)
+    let is_leaving = report.failing_since.is_some_and(|since| now.duration_since(since) <= GONE_AFTER);
+    match report.phase {
+        Phase::Refused => false,
+        Phase::Gone => report.is_failing(now) && !is_leaving,
+        _ => report.is_failing(now),
+    }
 }
 
 /// The types that fail.
@@ -144,6 +164,22 @@ impl Failing {
         let verb = if self.count == 1 { "type fails" } else { "types fail" };
         (self.count > 0).then(|| format!("{} {verb}: {}{rest}; see status.agent.failing", self.count, named.join(", ")))
     }
+}
+
+/// What fails of discovery; none while nothing does, so that an idle agent has nothing to write.
+fn discovery(report: HealthReport) -> Option<AgentDiscoveryStatus> {
+    let HealthReport { last_success, failing, failures: _, parts } = report;
+    let answered = last_success.filter(|_| failing.is_some());
+    let part = |(name, (reason, since)): (String, (String, Timestamp))| UnusableDiscovery {
+        name: name.chars().take(MAX_NAME).collect(),
+        reason: cut(&reason),
+        since: Time(since),
+    };
+    let unusable: Vec<UnusableDiscovery> = parts.into_iter().map(part).take(MAX_UNUSABLE).collect();
+    let (failing_since, reason) =
+        failing.map_or((None, None), |(since, reason)| (Some(Time(since)), Some(cut(&reason))));
+    let status = AgentDiscoveryStatus { failing_since, reason, last_succeeded: answered.map(Time), unusable };
+    Some(status).filter(|status| *status != AgentDiscoveryStatus::default())
 }
 
 /// An old error must not stand beside a connection.
@@ -211,7 +247,7 @@ mod tests {
 
     #[test]
     fn a_type_that_fails_is_named_counted_and_holds_up_nothing() {
-        let since = Timestamp::now() - jiff::SignedDuration::from_secs(10);
+        let since = Timestamp::now() - GONE_AFTER - jiff::SignedDuration::from_secs(1);
         let mut facts = facts(&[Phase::Live, Phase::Pending, Phase::Behind, Phase::Gone]);
         assert_eq!(compose(facts.clone()).phase, AgentPhase::Synchronizing);
         for report in facts.types.values_mut().filter(|report| report.phase != Phase::Live) {
@@ -253,6 +289,40 @@ mod tests {
         let told = |connected| compose(Facts { broker: connection(connected), ..facts(&[Phase::Live]) }).broker;
         assert_eq!(told(false), Some(connection(false)));
         assert_eq!(told(true), Some(AgentBrokerStatus { error: None, ..connection(true) }));
+    }
+
+    #[test]
+    fn what_fails_of_discovery_is_told_by_name_and_nothing_while_nothing_does() {
+        let (noon, one): (Timestamp, Timestamp) =
+            ("2026-11-28T12:00:00Z".parse().unwrap(), "2026-11-28T13:00:00Z".parse().unwrap());
+        let answered = HealthReport { last_success: Some(one), failures: 3, ..HealthReport::default() };
+        let told = |discovery: HealthReport| compose(Facts { discovery, ..facts(&[Phase::Live]) });
+        assert_eq!((told(answered.clone()).discovery, told(answered.clone()).phase), (None, AgentPhase::Live));
+
+        let parts = [("things.a.io/v1".to_owned(), ("its verbs are null".to_owned(), noon))].into();
+        let partly = told(HealthReport { parts, ..answered.clone() });
+        let unusable = &partly.discovery.as_ref().unwrap().unusable;
+        assert_eq!((unusable[0].name.as_str(), unusable[0].since.0), ("things.a.io/v1", noon));
+        assert_eq!(partly.phase, AgentPhase::Live, "all else holds");
+
+        let failing =
+            told(HealthReport { failing: Some((one, "no answer".into())), last_success: Some(noon), ..answered });
+        let discovery = failing.discovery.unwrap();
+        assert_eq!((discovery.failing_since.unwrap().0, discovery.last_succeeded.unwrap().0), (one, noon));
+        assert_eq!((failing.phase, discovery.reason.as_deref()), (AgentPhase::Degraded, Some("no answer")));
+        assert!(failing.message.contains("2026-11-28T13:00:00Z"), "{}", failing.message);
+    }
+
+    #[test]
+    fn a_type_that_the_server_does_not_know_any_more_is_seen_unless_it_was_just_removed() {
+        let told = |since| {
+            let mut facts = facts(&[Phase::Live, Phase::Gone]);
+            facts.types.get_mut("type1").unwrap().failing_since = Some(Timestamp::now() - since);
+            compose(facts)
+        };
+        assert_eq!(told(jiff::SignedDuration::from_secs(60)).phase, AgentPhase::Live);
+        let stuck = told(GONE_AFTER + jiff::SignedDuration::from_secs(1));
+        assert_eq!((stuck.phase, stuck.failing_types), (AgentPhase::Degraded, 1));
     }
 
     #[test]

@@ -17,7 +17,7 @@ use meshsync_crds::names::{AGENT_FIELD_MANAGER, GROUP, VERSION};
 use meshsync_crds::{AgentBrokerStatus, AgentStatus, FailingType, MeshSync};
 use tokio::sync::watch;
 
-use crate::discover::InForce;
+use crate::discover::{Health, InForce};
 use crate::publish::broker::Broker;
 use crate::publish::delivery::DeliveryBoard;
 use crate::publish::parts::PublishStats;
@@ -55,6 +55,8 @@ pub struct Reporter {
     pub stats: Arc<PublishStats>,
     /// How it is delivered.
     pub delivery: Arc<DeliveryBoard>,
+    /// How discovery fares.
+    pub discovery: Arc<Health>,
     /// Name of the pod.
     pub pod: String,
 }
@@ -96,6 +98,7 @@ impl Reporter {
             },
             delivery: self.delivery.state(),
             too_large: self.stats.too_large.load(std::sync::atomic::Ordering::Relaxed),
+            discovery: self.discovery.report(),
             pod: self.pod.clone(),
         }
     }
