@@ -218,6 +218,7 @@ struct Heard {
 fn planner(house: &House, readiness: &Readiness, heard: Heard, rediscover: Arc<Notify>) -> Planner {
     let Heard { in_force, candidates, served } = heard;
     let retry = watch::Sender::new(0);
+    let replan = Arc::new(Notify::new());
     let fleet = Fleet::new(FleetDeps {
         client: house.client.clone(),
         store: house.store.clone(),
@@ -226,6 +227,7 @@ fn planner(house: &House, readiness: &Readiness, heard: Heard, rediscover: Arc<N
         readiness: readiness.clone(),
         retry: retry.subscribe(),
         rediscover,
+        replan: replan.clone(),
         progress: house.progress.clone(),
         streamed_lists: house.streamed_lists,
     });
@@ -236,6 +238,7 @@ fn planner(house: &House, readiness: &Readiness, heard: Heard, rediscover: Arc<N
         served,
         in_force,
         retry,
+        replan,
         config_gate: readiness.gate("configuration", "none has been read yet"),
     })
 }

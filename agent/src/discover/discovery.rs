@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kube::Client;
+use meshsync_crds::discovery::ServedType;
 use meshsync_runtime::discovery::{Discovered, DiscoveryError, Leaving, Poller, Server, server_state};
 use meshsync_runtime::readiness::Gate;
 use tokio::sync::{Notify, watch};
@@ -26,6 +27,16 @@ pub struct Served {
     pub discovered: Arc<Discovered>,
     /// Whether what is not in it may be taken for gone.
     pub is_settled: bool,
+}
+
+impl Served {
+    /// Whether a type of which there are objects, while it is not watched, may be there all the same.
+    #[must_use]
+    pub fn is_in_doubt(&self, t: &ServedType) -> bool {
+        // A resource that is named is known: its objects are those of every version of it.
+        let is_named = self.discovered.types.iter().any(|named| (&named.group, &named.plural) == (&t.group, &t.plural));
+        !is_named && (!self.is_settled || self.discovered.is_in_doubt(t))
+    }
 }
 
 /// What the task needs from outside.

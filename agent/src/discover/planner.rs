@@ -9,7 +9,7 @@ use meshsync_crds::narrowing::Narrowing;
 use meshsync_crds::selection::Selection;
 use meshsync_runtime::discovery::FailedGroup;
 use meshsync_runtime::readiness::Gate;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use super::discovery::Served;
 use crate::config::Candidate;
@@ -26,6 +26,8 @@ pub struct InForce {
     pub problems: Vec<String>,
     /// Everything that the API server serves, and what it served not long ago.
     pub served: Arc<Vec<ServedType>>,
+    /// What discovery says.
+    pub discovery: Served,
     /// Names of the types that are watched.
     pub watched: BTreeSet<String>,
     /// How they are.
@@ -48,6 +50,8 @@ pub struct PlannerDeps {
     pub in_force: watch::Sender<InForce>,
     /// Counts configurations: refused types are tried again with each.
     pub retry: watch::Sender<u64>,
+    /// Told when the fleet can follow further than it could.
+    pub replan: Arc<Notify>,
     /// Closed until a configuration is in force.
     pub config_gate: Gate,
 }
@@ -69,6 +73,7 @@ impl Planner {
         loop {
             tokio::select! {
                 Ok(()) = self.deps.served.changed() => {}
+                () = self.deps.replan.notified() => {}
                 Ok(()) = self.deps.candidates.changed() => self.deps.retry.send_modify(|count| *count += 1),
                 // Whoever told is gone: the process ends.
                 else => return std::future::pending().await,
@@ -91,6 +96,7 @@ impl Planner {
         let mut now = InForce {
             served: Arc::new(discovered.types.clone()),
             failed: discovered.failed.clone(),
+            discovery: discovery.clone(),
             rejected: None,
             ..before.clone()
         };
@@ -120,7 +126,7 @@ impl Planner {
         };
         now.problems = selection.problems.iter().map(ToString::to_string).collect();
         now.watched = selection.types.iter().map(|t| t.served.name()).collect();
-        now.plan = self.follow(&config, selection).await;
+        now.plan = self.follow(&config, selection, &discovery).await;
         now.config = Some(config);
         self.deps.config_gate.open();
         self.deps.in_force.send_replace(now);
@@ -140,10 +146,10 @@ impl Planner {
     }
 
     /// Makes the fleet follow; gives what it follows now.
-    async fn follow(&mut self, config: &AgentConfig, selection: Selection) -> Arc<Vec<WatchSpec>> {
+    async fn follow(&mut self, config: &AgentConfig, selection: Selection, discovery: &Served) -> Arc<Vec<WatchSpec>> {
         let plan: Vec<WatchSpec> =
             selection.types.into_iter().map(|selected| WatchSpec::new(selected, config)).collect();
-        let applied = self.deps.fleet.apply(plan.clone()).await;
+        let applied = self.deps.fleet.apply(plan.clone(), discovery).await;
         if applied != crate::watch::Applied::default() {
             tracing::info!(
                 revision = config.revision,

@@ -11,18 +11,21 @@ use kube::Client;
 use kube::client::Body;
 use meshsync_crds::agent_config::AgentConfig;
 use meshsync_crds::discovery::ServedType;
+use meshsync_crds::selection::SelectedType;
+use meshsync_runtime::discovery::{Discovered, FailedGroup};
 use meshsync_runtime::readiness::Readiness;
 use serde_json::{Value, json};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
 use tower_test::mock;
 
 use super::*;
 use crate::config::Candidate;
+use crate::object::{ObjectName, ResourceVersion, Uid};
 use crate::publish::queue::Queue;
-use crate::snapshot::Store;
+use crate::snapshot::{Store, Stored};
 use crate::stream::Progress;
-use crate::watch::{Board, Fleet, FleetDeps};
+use crate::watch::{Board, Fleet, FleetDeps, WatchSpec};
 
 /// What the server answers to a path; none: nothing, for ever.
 type Script = Arc<Mutex<HashMap<String, Option<(u16, Value)>>>>;
@@ -158,7 +161,7 @@ async fn discovery_that_fails_is_told_by_the_probe_and_makes_nothing_less_ready(
     assert_eq!((scene.readiness.report().gates[0].reason.clone(), scene.health.report().failing), (None, None));
 }
 
-fn fleet(client: Client, store: Arc<Store>, queue: Arc<Queue>) -> Fleet {
+fn fleet(client: Client, store: Arc<Store>, queue: Arc<Queue>, replan: Arc<Notify>) -> Fleet {
     let progress = Arc::new(Progress::default());
     progress.done(HashMap::new());
     Fleet::new(FleetDeps {
@@ -169,6 +172,7 @@ fn fleet(client: Client, store: Arc<Store>, queue: Arc<Queue>) -> Fleet {
         readiness: Readiness::default(),
         retry: watch::channel(0).1,
         rediscover: Arc::default(),
+        replan,
         progress,
         streamed_lists: false,
     })
@@ -182,13 +186,15 @@ async fn a_hanging_discovery_does_not_hold_up_a_configuration() {
         |name: &str| Candidate::Read(Arc::new(AgentConfig { revision: name.into(), ..AgentConfig::built_in() }));
     let (candidates, receiver) = watch::channel(revision("one"));
     let (in_force, mut told) = watch::channel(InForce::default());
+    let replan = Arc::new(Notify::new());
     let mut planner = Planner::new(PlannerDeps {
-        fleet: fleet(scripted(&script), Store::new(), Arc::default()),
+        fleet: fleet(scripted(&script), Store::new(), Arc::default(), replan.clone()),
         candidates: receiver,
         served: scene.served.clone(),
         narrowing: meshsync_crds::narrowing::Narrowing::default(),
         in_force,
         retry: watch::channel(0).0,
+        replan,
         config_gate: Readiness::default().gate("configuration", "none"),
     });
     let _task = tokio_util::task::AbortOnDropHandle::new(tokio::spawn(async move { planner.run().await }));
@@ -199,4 +205,84 @@ async fn a_hanging_discovery_does_not_hold_up_a_configuration() {
     sleep(Duration::from_secs(60)).await;
     candidates.send_replace(revision("two"));
     timeout(Duration::from_secs(5), told.wait_for(is("two"))).await.unwrap().unwrap();
+}
+
+fn served(version: &str, preferred: bool) -> ServedType {
+    ServedType {
+        group: "a.io".into(),
+        version: version.into(),
+        preferred,
+        kind: "A".into(),
+        plural: "as".into(),
+        singular: String::new(),
+        short_names: vec![],
+        categories: vec![],
+        namespaced: true,
+        verbs: vec!["list".into(), "watch".into()],
+    }
+}
+
+fn spec(served: ServedType) -> WatchSpec {
+    WatchSpec::new(SelectedType { served, metadata_only: false }, &AgentConfig::built_in())
+}
+
+fn discovered(types: &[ServedType], is_settled: bool) -> Served {
+    let discovered = Discovered { types: types.to_vec(), ..Discovered::default() };
+    Served { discovered: Arc::new(discovered), is_settled }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_version_goes_on_being_watched_until_its_successor_can_be_listed() {
+    let script = Script::default();
+    let (old, new) = ("/apis/a.io/v1/as", "/apis/a.io/v2/as");
+    says(&script, old, None);
+    says(&script, new, Some((500, json!({"kind": "Status", "code": 500, "message": "no conversion"}))));
+    let replan = Arc::new(Notify::new());
+    let mut fleet = fleet(scripted(&script), Store::new(), Arc::default(), replan.clone());
+    let (v1, v2) = (served("v1", false), served("v2", true));
+    fleet.apply(vec![spec(v1.clone())], &discovered(std::slice::from_ref(&v1), true)).await;
+
+    let both = discovered(&[v2.clone(), v1], true);
+    assert_eq!(fleet.apply(vec![spec(v2.clone())], &both).await, crate::watch::Applied::default());
+    assert!(timeout(Duration::from_secs(600), replan.notified()).await.is_err(), "it cannot be listed");
+    assert_eq!(fleet.apply(vec![spec(v2.clone())], &both).await, crate::watch::Applied::default());
+
+    let list = json!({"kind": "AList", "apiVersion": "a.io/v2", "metadata": {"resourceVersion": "7"}, "items": []});
+    says(&script, new, Some((200, list)));
+    timeout(Duration::from_secs(60), replan.notified()).await.unwrap();
+    assert_eq!(fleet.apply(vec![spec(v2)], &both).await.restarted, ["as.a.io"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_version_that_is_served_no_more_is_not_held_on_to() {
+    let script = Script::default();
+    let mut fleet = fleet(scripted(&script), Store::new(), Arc::default(), Arc::default());
+    let (v1, v2) = (served("v1", true), served("v2", true));
+    fleet.apply(vec![spec(v1.clone())], &discovered(&[v1], true)).await;
+    assert_eq!(fleet.apply(vec![spec(v2.clone())], &discovered(&[v2], true)).await.restarted, ["as.a.io"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_read_back_of_a_type_stays_until_it_is_believed_gone() {
+    let (store, queue) = (Store::new(), Arc::new(Queue::default()));
+    let mut fleet = fleet(scripted(&Script::default()), store.clone(), queue.clone(), Arc::default());
+    let read_back = |store: &Store| {
+        let (_, table) = store.open(&served("v1", true));
+        let name = ObjectName::new(Some("n"), "x");
+        let (uid, resource_version) = (Uid::named(&name), ResourceVersion::new("3"));
+        let _taken = table.restore(Stored { uid, name, resource_version, hash: Some(1), sequence: 1 });
+    };
+    read_back(&store);
+    let other = ServedType { plural: "bs".into(), ..served("v1", true) };
+    assert_eq!(fleet.apply(vec![], &discovered(std::slice::from_ref(&other), false)).await.removed, 0);
+    let failed = FailedGroup { group: "a.io".into(), version: "v1".into(), reason: "down".into() };
+    let doubtful = Discovered { types: vec![other.clone()], failed: vec![failed], ..Discovered::default() };
+    let doubtful = Served { discovered: Arc::new(doubtful), is_settled: true };
+    assert_eq!(fleet.apply(vec![], &doubtful).await.removed, 0);
+    assert_eq!(fleet.apply(vec![], &discovered(&[other], true)).await.removed, 1);
+    assert_eq!((queue.len(), store.tables().len()), (1, 0));
+
+    // What the configuration excludes leaves at once.
+    read_back(&store);
+    assert_eq!(fleet.apply(vec![], &discovered(&[served("v1", true)], false)).await.removed, 1);
 }

@@ -1,10 +1,11 @@
 //! All loops together: starts, leaves alone and stops them as the plan changes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use kube::Client;
+use meshsync_crds::discovery::ServedType;
 use meshsync_runtime::readiness::{Gate, Readiness};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
@@ -15,7 +16,9 @@ use super::initial::Streaming;
 use super::intake::Sink;
 use super::places::ListPlaces;
 use super::spec::WatchSpec;
+use super::successor::Successor;
 use super::type_loop::{Shared, gate_name, run};
+use crate::discover::Served;
 use crate::publish::queue::Queue;
 use crate::snapshot::{Store, TypeId};
 use crate::stream::Progress;
@@ -39,6 +42,8 @@ pub struct FleetDeps {
     pub retry: watch::Receiver<u64>,
     /// Told when the server does not know a type any more.
     pub rediscover: Arc<Notify>,
+    /// Told when a plan can be followed further than it could.
+    pub replan: Arc<Notify>,
     /// How far each watch is, and where it may begin.
     pub progress: Arc<Progress>,
     /// Whether to list by watches that begin with everything there is, where the server serves them.
@@ -52,6 +57,8 @@ pub struct Fleet {
     running: BTreeMap<String, Running>,
     /// Whether there was a plan before.
     is_applied: bool,
+    /// Versions of types that are to take the place of those that run, while it is found out whether they can be listed.
+    successors: BTreeMap<String, Successor>,
 }
 
 struct Running {
@@ -87,14 +94,16 @@ impl Fleet {
             progress: Arc::clone(&deps.progress),
             readiness: deps.readiness.clone(),
         });
-        Self { deps, shared, running: BTreeMap::new(), is_applied: false }
+        Self { deps, shared, running: BTreeMap::new(), is_applied: false, successors: BTreeMap::new() }
     }
 
-    /// Makes the loops be those of `plan`. Loops whose watch would be the same are not touched.
-    pub async fn apply(&mut self, plan: Vec<WatchSpec>) -> Applied {
+    /// Makes the loops be those of `plan`. Loops whose watch would be the same are not touched. A loop of a version that is
+    /// `served` still goes on until its successor can be listed.
+    pub async fn apply(&mut self, plan: Vec<WatchSpec>, discovery: &Served) -> Applied {
         let wanted: BTreeMap<String, WatchSpec> =
             plan.into_iter().map(|spec| (spec.selected.served.name(), spec)).collect();
         let mut applied = Applied::default();
+        self.successors.retain(|name, successor| wanted.get(name).is_some_and(|spec| successor.is_for(spec)));
         let leaving: Vec<String> = self.running.keys().filter(|name| !wanted.contains_key(*name)).cloned().collect();
         for name in leaving {
             applied.removed += self.drop_type(&name).await;
@@ -102,26 +111,54 @@ impl Fleet {
         }
         for spec in in_list_order(wanted.into_values().collect()) {
             let name = spec.selected.served.name();
-            match self.running.get(&name) {
-                Some(running) if running.spec.is_same_watch(&spec) => {}
-                Some(running) => {
-                    // Another version is another type to consumers: its key holds the apiVersion.
-                    if running.spec.selected.served.version != spec.selected.served.version {
-                        applied.removed += self.drop_type(&name).await;
-                    } else if let Some(running) = self.running.remove(&name) {
-                        running.end().await;
-                    }
-                    self.start(spec);
-                    applied.restarted.push(name);
-                }
-                None => {
-                    self.start(spec);
-                    applied.started.push(name);
-                }
+            let Some(running) = self.running.get(&name) else {
+                self.start(spec);
+                applied.started.push(name);
+                continue;
+            };
+            if running.spec.is_same_watch(&spec) {
+                self.successors.remove(&name);
+                continue;
             }
+            // Another version is another type to consumers: its key holds the apiVersion.
+            if running.spec.selected.served.version == spec.selected.served.version {
+                if let Some(running) = self.running.remove(&name) {
+                    running.end().await;
+                }
+            } else if self.may_succeed(&name, &spec, &discovery.discovered.types) {
+                applied.removed += self.drop_type(&name).await;
+            } else {
+                continue;
+            }
+            self.start(spec);
+            applied.restarted.push(name);
         }
+        applied.removed += self.drop_unwatched(discovery);
         self.is_applied = true;
         applied
+    }
+
+    /// Drops what was read back from the stream of types that are not watched, unless they may be there all the same.
+    fn drop_unwatched(&self, discovery: &Served) -> usize {
+        let watched: BTreeSet<TypeId> = self.running.values().map(|running| running.type_id).collect();
+        let unwatched = self.deps.store.tables().into_iter().filter(|(type_id, ..)| !watched.contains(type_id));
+        let gone = unwatched.filter(|(_, served, _)| !discovery.is_in_doubt(served));
+        gone.map(|(type_id, ..)| self.drop_table(type_id)).sum()
+    }
+
+    /// Whether `spec` may take the place of another version: what that one holds is deleted then, so its successor must be
+    /// one that can be listed, unless there is no way back.
+    fn may_succeed(&mut self, name: &str, spec: &WatchSpec, served: &[ServedType]) -> bool {
+        let Some(running) = self.running.get(name) else { return true };
+        let is_served = served
+            .iter()
+            .any(|t| t.is_watchable() && t.name() == name && t.version == running.spec.selected.served.version);
+        if !is_served {
+            return true;
+        }
+        let Self { deps, successors, .. } = self;
+        let begin = || Successor::new(deps.client.clone(), spec.clone(), deps.replan.clone());
+        successors.entry(name.to_owned()).or_insert_with(begin).is_listed()
     }
 
     /// Ends every loop; the snapshot stays.
@@ -156,11 +193,16 @@ impl Fleet {
 
     /// Ends a loop and tells consumers that its objects are gone; gives their number.
     async fn drop_type(&mut self, name: &str) -> usize {
+        self.successors.remove(name);
         let Some(running) = self.running.remove(name) else { return 0 };
         let type_id = running.type_id;
         running.end().await;
         self.deps.board.remove(name);
         self.deps.progress.forget(type_id);
+        self.drop_table(type_id)
+    }
+
+    fn drop_table(&self, type_id: TypeId) -> usize {
         let removed = self.deps.store.drop_type(type_id);
         let count = removed.len();
         self.deps.queue.delete(type_id, removed);

@@ -17,6 +17,7 @@ pub(crate) mod request;
 mod resume;
 mod spec;
 mod stream;
+mod successor;
 #[cfg(test)]
 mod tests;
 mod type_loop;

@@ -72,6 +72,12 @@ pub(super) async fn restore(
             return;
         }
         report.stored += 1;
+        if !tables.contains_key(&entry.key) && in_force.discovery.is_in_doubt(&stranger_of(&entry)) {
+            // Taken in as if it were watched: it may be named in a moment, and is dropped when it turns out to be gone.
+            let (type_id, table) = store.open(&stranger_of(&entry));
+            let served = Arc::new(stranger_of(&entry));
+            tables.insert(entry.key.clone(), Watched { type_id, served, table, needs_list: false });
+        }
         match tables.get_mut(&entry.key).filter(|of| of.served.api_version() == entry.stamp.api_version) {
             Some(of) => take_in(entry, of, encoding, queue, &mut report),
             None => {
@@ -92,10 +98,6 @@ pub(super) async fn restore(
     }
     for ((key, api_version, kind), objects) in strangers {
         let served = stranger(&key, &api_version, kind);
-        if in_force.failed.iter().any(|failed| failed.group == served.group && failed.version == served.version) {
-            tracing::info!(r#type = %key, "cannot be discovered now: what is stored of it stays");
-            continue;
-        }
         report.ghosts += objects.len();
         queue.delete(store.intern(&served), objects);
     }
