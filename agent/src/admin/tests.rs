@@ -52,7 +52,8 @@ async fn lines(store: Arc<Store>, plan: Vec<WatchSpec>, answers: Vec<Answer>) ->
     let admin = Admin { client: Client::new(service, "default"), in_force, store, board: Arc::default() };
     let (sender, mut receiver) = mpsc::channel(LINES_AHEAD);
     let written = write_snapshot(&admin, &sender).await;
-    drop(sender);
+    // A request that does not come would be waited for otherwise.
+    drop((sender, admin));
     server.await.unwrap();
     let mut count = 0;
     while let Some(line) = receiver.recv().await {
