@@ -1,12 +1,15 @@
 //! A broker that an agent cannot use: both say why, and of which broker.
 
+#![allow(clippy::disallowed_methods, reason = "a test has a limit of its own")]
+#![allow(clippy::indexing_slicing, reason = "tests may panic")]
+
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use meshsync_e2e::cluster::Level;
 use meshsync_e2e::system::{NAME, NAMESPACE, System};
 use meshsync_e2e::{await_condition, lab};
-use serde_json::json;
+use serde_json::{Value, json};
 
 const DEADLINE: Duration = Duration::from_secs(60);
 const NOWHERE: &str = "nats://no-such-host.invalid:4222";
@@ -58,4 +61,34 @@ fn an_external_broker_that_cannot_be_used_is_named_with_the_reason() -> Result<(
         ensure!(!second.log().contains("wr0ng"), "the token is shown: {}", second.log());
         operator.ensure_running()
     })
+}
+
+#[test]
+fn a_user_and_password_in_the_url_let_the_agent_in() -> Result<()> {
+    lab::run("broker-user", async |lab| {
+        let users = json!({"users": [{"user": "us@er", "password": "p:a/ss%w0rd"}]});
+        let nats = lab.nats().setting("authorization", users).start().await?;
+        let url = nats.url().replace("nats://", "nats://us%40er:p%3Aa%2Fss%25w0rd@");
+        let tail = lab.agent()?.args(["tail", "--broker-url"]).arg(url);
+        tail.start()?;
+        // Without cluster there is nothing to hear of; the broker knows who is connected.
+        await_condition("it is let in", DEADLINE, async || {
+            tail.ensure_running()?;
+            let connections = monitor("connz?auth=true").await?;
+            let is_ours =
+                |connection: &Value| connection["authorized_user"] == "us@er" && connection["name"] == "meshsync";
+            Ok(connections["connections"].as_array().is_some_and(|all| all.iter().any(is_ours)).then_some(()))
+        })
+        .await?;
+        let log = tail.log();
+        ensure!(!log.contains("w0rd"), "the password is shown: {log}");
+        Ok(())
+    })
+}
+
+/// A page of the broker's monitoring.
+async fn monitor(page: &str) -> Result<Value> {
+    let monitor = kube::Client::try_from(kube::Config::new("http://127.0.0.1:8222".parse()?))?;
+    let text = monitor.request_text(http::Request::get(format!("/{page}")).body(Vec::new())?).await?;
+    Ok(serde_json::from_str(&text)?)
 }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use async_nats::{Client, ClientError, ConnectOptions, Event};
 use tokio::sync::watch;
 
+use super::address::Credentials;
 use super::trouble::Trouble;
 
 /// Name under which Meshery Server looks for the agent among the broker's connections.
@@ -104,6 +105,23 @@ impl Broker {
 }
 
 impl BrokerConfig {
+    /// With what the URL holds, unless credentials are given otherwise.
+    fn with(mut self, credentials: Option<Credentials>) -> Self {
+        match credentials {
+            Some(_) if self.token.is_some() || self.user.is_some() => {}
+            Some(Credentials::Token(token)) => self.token = Some(token),
+            Some(Credentials::User(user, password)) => self.user = Some((user, password)),
+            None => {}
+        }
+        self
+    }
+
+    /// What must never be shown, also as the URL spells it.
+    fn secrets(&self) -> Vec<String> {
+        let password = self.user.as_ref().map(|(_, password)| password.clone());
+        [self.token.clone(), password, self.spelt_secret()].into_iter().flatten().collect()
+    }
+
     fn options(&self, state: watch::Sender<Connection>, trouble: Arc<Trouble>) -> ConnectOptions {
         let tried = trouble.clone();
         let mut options = ConnectOptions::new()
@@ -187,13 +205,10 @@ fn note(state: &watch::Sender<Connection>, trouble: &Trouble, event: &Event) {
 /// [`BrokerConfigError`] when the configuration can never work.
 pub async fn connect(config: &BrokerConfig) -> Result<Broker, BrokerConfigError> {
     let (state, connection) = watch::channel(Connection::default());
-    let (address, token) = config.address()?;
-    let mut config = config.clone();
-    config.token = config.token.or(token);
+    let (address, credentials) = config.address()?;
+    let config = config.clone().with(credentials);
     let url = config.public_url();
-    let password = config.user.as_ref().map(|(_, password)| password.clone());
-    let secrets = [config.token.clone(), password, address.password().map(str::to_owned)];
-    let trouble = Arc::new(Trouble::new(url.clone(), secrets.into_iter().flatten().collect()));
+    let trouble = Arc::new(Trouble::new(url.clone(), config.secrets()));
     let last = trouble.follow();
     let options = config.options(state, trouble);
     let client = options.connect(address).await.map_err(|error| BrokerConfigError::Options(error.to_string()))?;
@@ -203,6 +218,30 @@ pub async fn connect(config: &BrokerConfig) -> Result<Broker, BrokerConfigError>
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_given_otherwise_counts_more_than_what_the_url_holds() {
+        let of_url = || Some(Credentials::User("u".into(), "p%40w".into()));
+        let found = |token: Option<&str>, user: Option<(&str, &str)>| {
+            let user = user.map(|(user, password)| (user.to_owned(), password.to_owned()));
+            let config = BrokerConfig { token: token.map(str::to_owned), user, ..BrokerConfig::default() };
+            let BrokerConfig { token, user, .. } = config.with(of_url());
+            (token, user)
+        };
+        assert_eq!(found(None, None), (None, Some(("u".into(), "p%40w".into()))));
+        assert_eq!(found(Some("t"), None), (Some("t".into()), None));
+        assert_eq!(found(None, Some(("v", "w"))), (None, Some(("v".into(), "w".into()))));
+    }
+
+    #[test]
+    fn a_password_is_hidden_however_it_is_spelt() {
+        let config = BrokerConfig { url: "nats://user:p%40ssword@broker".into(), ..BrokerConfig::default() };
+        let (_, credentials) = config.address().unwrap();
+        assert_eq!(config.clone().with(credentials).secrets(), ["p@ssword", "p%40ssword"]);
+        let config = BrokerConfig { url: "nats://t%6Fken@broker".into(), ..BrokerConfig::default() };
+        let (_, credentials) = config.address().unwrap();
+        assert_eq!(config.clone().with(credentials).secrets(), ["token", "t%6Fken"]);
+    }
 
     #[test]
     fn only_the_very_first_attempt_waits_for_nothing() {
