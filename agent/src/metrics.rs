@@ -152,8 +152,13 @@ impl AgentCollector {
         }
         counter(encoder, "meshsync_published_bytes", "Bytes that the broker has taken", read(&self.stats.bytes))?;
         counter(encoder, "meshsync_resent", "Messages sent again", read(&self.stats.resent))?;
-        counter(encoder, "meshsync_too_large", "Objects sent as metadata only", read(&self.stats.too_large))?;
-        let help = "Objects that could not be encoded, or not be stored for the length of their names";
+        counter(
+            encoder,
+            "meshsync_too_large",
+            "Objects too large for the broker, sent as metadata only or less",
+            read(&self.stats.too_large),
+        )?;
+        let help = "Objects of which no message could be made, or none that the broker takes";
         counter(encoder, "meshsync_unencodable", help, read(&self.stats.unencodable))?;
         let age = self.queue.oldest_since().map(|since| since.elapsed().as_secs_f64()).unwrap_or_default();
         gauge(encoder, "meshsync_outbox", "Objects about which consumers are to be told", self.queue.len() as i64)?;

@@ -293,13 +293,13 @@ async fn tell_presence(client: &Client, counts: &mut Counts, broker: &Broker, cl
     if broker.connection.clone().wait_for(|connection| connection.up).await.is_err() {
         return;
     }
-    match serde_json::to_vec(&presence) {
+    match presence.message(broker.client.max_payload()) {
         Ok(message) => {
             if let Err(error) = broker.client.publish(PRESENCE_SUBJECT, message.into()).await {
                 tracing::warn!(%error, "cannot publish presence");
             }
         }
-        Err(error) => tracing::error!(%error, "cannot write presence"),
+        Err(error) => tracing::error!(%error, "cannot tell what exists"),
     }
 }
 

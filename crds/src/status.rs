@@ -189,8 +189,12 @@ pub struct AgentStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]
     pub delivery_reason: Option<String>,
-    /// Objects that were too large for the broker and went out as metadata only.
+    /// Objects that were too large for the broker and went out as metadata only, or with what identifies them alone.
     pub too_large: i64,
+    /// Objects of which the broker cannot be told, or cannot keep what it is told; the oldest first, 32 at most.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    pub unpublished: Vec<UnpublishedObject>,
     /// Types that the API server refuses.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 512))]
@@ -253,6 +257,21 @@ pub struct UnusableDiscovery {
     pub reason: String,
     /// Since when.
     pub since: Time,
+}
+
+/// An object that exists and is not published.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct UnpublishedObject {
+    /// Type and name, e.g. `configmaps shop/settings`.
+    #[schemars(length(max = 1024))]
+    pub object: String,
+    /// Why, and what is done instead.
+    #[schemars(length(max = 1024))]
+    pub reason: String,
+    /// When that was found out first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Time>,
 }
 
 /// An agent's connection to its broker.

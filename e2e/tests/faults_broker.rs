@@ -7,8 +7,9 @@ use async_nats::jetstream;
 use meshsync_e2e::faults::{Link, NAMESPACE, Trial};
 use meshsync_e2e::metrics::Metrics;
 use meshsync_e2e::nats::Nats;
+use meshsync_e2e::stream::{Consumer, Key};
 use meshsync_e2e::{await_condition, shared};
-use serde_json::json;
+use serde_json::{Value, json};
 
 const DEADLINE: Duration = Duration::from_secs(60);
 
@@ -172,4 +173,43 @@ fn an_object_is_larger_than_its_messages_may_be() -> Result<()> {
             .await?;
         trial.end().await
     })
+}
+
+/// Labels have no limit but the object's own: these alone are larger than a message, at the default of brokers and at what
+/// the managed one takes.
+#[test]
+fn the_metadata_of_an_object_is_larger_than_its_messages_may_be() -> Result<()> {
+    for (name, max_payload, labels, value) in
+        [("broker-labels", 1024 * 1024, 20_000, "value"), ("broker-many-labels", 8 * 1024 * 1024, 165_000, "")]
+    {
+        shared::run(name, async |lab, cluster| {
+            let trial = Trial::begin(lab, cluster, lab.nats().jetstream().max_payload(max_payload)).await?;
+            let labels: serde_json::Map<String, Value> = (0..labels).map(|at| (label(at), json!(value))).collect();
+            let large = json!({
+                "apiVersion": "v1", "kind": "ConfigMap",
+                "metadata": {"name": "labelled", "namespace": NAMESPACE, "labels": labels},
+            });
+            trial.cluster.kubectl_with_input(["create", "-f", "-"], large.to_string()).await?;
+            trial.says("its name and uid only").await?;
+            // Nothing waits for it.
+            trial.live().await?;
+            let stored = Consumer::stored(trial.nats.client().await?, None).await?;
+            let key = |key: &Key| key.name == "labelled";
+            await_condition("it is stored", DEADLINE, async || Ok(stored.view().keys().any(key).then_some(()))).await?;
+            trial.cluster.kubectl(["delete", "-n", NAMESPACE, "configmap/labelled"]).await?;
+            await_condition("it is gone", DEADLINE, async || Ok((!stored.view().keys().any(key)).then_some(())))
+                .await?;
+            let log = trial.agent.log();
+            ensure!(!log.contains("the broker does not answer"), "the connection was cut:\n{log}");
+            trial.end().await
+        })?;
+    }
+    Ok(())
+}
+
+/// A key of three bytes: what an object may have of labels is counted in bytes.
+fn label(at: usize) -> String {
+    let digits: Vec<char> = ('a'..='z').chain('A'..='Z').chain('0'..='9').collect();
+    let places = [at / digits.len() / digits.len(), at / digits.len(), at];
+    places.iter().filter_map(|place| digits.get(place % digits.len())).collect()
 }

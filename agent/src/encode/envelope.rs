@@ -26,13 +26,28 @@ impl EventType {
 }
 
 /// How much of an object a message holds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Detail {
     /// All of it.
     #[default]
     Full,
     /// apiVersion, kind and metadata without annotations: for an object that is larger than the broker takes.
     MetadataOnly,
+    /// What a `DELETED` tells: apiVersion, kind, namespace, name, uid and resourceVersion. Labels, finalizers and owner references
+    /// have no limit in Kubernetes.
+    Skeleton,
+}
+
+impl Detail {
+    /// The next lower level; `None` below the lowest.
+    #[must_use]
+    pub const fn lower(self) -> Option<Self> {
+        match self {
+            Self::Full => Some(Self::MetadataOnly),
+            Self::MetadataOnly => Some(Self::Skeleton),
+            Self::Skeleton => None,
+        }
+    }
 }
 
 /// An object that is gone, by all that identifies it to a consumer.

@@ -33,26 +33,29 @@ pub fn encode_event(
 
 /// Appends the message for an object that is gone: the parts of the server's row key, and the uid.
 pub fn encode_deleted(deleted: &Deleted<'_>, cluster_id: &str, out: &mut Vec<u8>) {
-    let Deleted { api_version, kind, namespace, name, uid, resource_version } = *deleted;
-    data_message(EventType::Deleted, out, |out| {
-        let mut resource = Members::open(out);
-        resource.string("id", "");
-        resource.string("apiVersion", api_version);
-        resource.string("kind", kind);
-        resource.string("model", "");
-        let mut columns = resource.object("metadata");
-        columns.string("id", "");
-        columns.string("name", name);
-        columns.string_unless_empty("namespace", namespace.unwrap_or_default());
-        columns.string("uid", uid);
-        columns.string_unless_empty("resourceVersion", resource_version);
-        columns.string("cluster_id", "");
-        columns.close();
-        resource.string("cluster_id", cluster_id);
-        resource.raw("pattern_resource", "null");
-        resource.raw("component_metadata", "null");
-        resource.close();
-    });
+    data_message(EventType::Deleted, out, |out| write_identity(deleted, cluster_id, out));
+}
+
+/// Appends one resource object without envelope, of which there is only what identifies it.
+fn write_identity(identity: &Deleted<'_>, cluster_id: &str, out: &mut Vec<u8>) {
+    let Deleted { api_version, kind, namespace, name, uid, resource_version } = *identity;
+    let mut resource = Members::open(out);
+    resource.string("id", "");
+    resource.string("apiVersion", api_version);
+    resource.string("kind", kind);
+    resource.string("model", "");
+    let mut columns = resource.object("metadata");
+    columns.string("id", "");
+    columns.string("name", name);
+    columns.string_unless_empty("namespace", namespace.unwrap_or_default());
+    columns.string("uid", uid);
+    columns.string_unless_empty("resourceVersion", resource_version);
+    columns.string("cluster_id", "");
+    columns.close();
+    resource.string("cluster_id", cluster_id);
+    resource.raw("pattern_resource", "null");
+    resource.raw("component_metadata", "null");
+    resource.close();
 }
 
 /// Appends one resource object without envelope.

@@ -11,13 +11,14 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use async_nats::client::PublishErrorKind;
 use async_nats::{Client, Subscriber};
 use bytes::Bytes;
 
 use super::latecomers::Latecomers;
 use super::message::Encoding;
 use super::outbox::{Action, Item, Next};
-use super::parts::{DATA_SUBJECT, Parts, Problem, echo, until, wait};
+use super::parts::{DATA_SUBJECT, Parts, Problem, TOO_LARGE, echo, until, wait};
 use crate::encode::{Detail, EncodeError, EventType};
 use crate::snapshot::Confirmation;
 use crate::stream::Subjects;
@@ -46,6 +47,8 @@ enum Made {
     },
     /// Nothing: the object has left meanwhile, is as consumers know it again, or its body is yet to come.
     Nothing,
+    /// Not even what identifies the object fits into a message.
+    Impossible,
 }
 
 /// One connection's work.
@@ -135,13 +138,18 @@ impl<'p> Session<'p> {
             match self.make(&item, client.max_payload()) {
                 Ok(Made::Message { event, payload, hash }) => {
                     let size = payload.len();
-                    bytes += size;
-                    if let Err(error) = client.publish(DATA_SUBJECT, payload).await {
-                        tracing::warn!(%error, "the broker client refuses a message");
+                    if let Err(error) = client.publish(DATA_SUBJECT, payload).await
+                        // A closed client: the marker after the batch does not come back either.
+                        && error.kind() != PublishErrorKind::Send
+                    {
+                        self.give_up(item, &error.to_string());
+                        continue;
                     }
+                    bytes += size;
                     batch.push(Sent { item, event, bytes: size, hash });
                 }
                 Ok(Made::Nothing) => self.parts.queue.confirm(item),
+                Ok(Made::Impossible) => self.give_up(item, TOO_LARGE),
                 Err(error) => {
                     self.parts.unencodable(&item, &error);
                     self.parts.queue.confirm(item);
@@ -164,18 +172,30 @@ impl<'p> Session<'p> {
                     return Ok(Made::Nothing);
                 };
                 let event = item.action.event_type(object.told);
-                let encoded = self.encoding.encode(event, &body, limit)?;
-                if encoded.detail == Detail::MetadataOnly {
-                    self.parts.too_large(item);
-                }
+                let Some(encoded) = self.encoding.encode(event, &body, Detail::Full, limit)? else {
+                    return Ok(Made::Impossible);
+                };
+                self.parts.shortened(item, encoded.detail);
                 Ok(Made::Message { event, payload: encoded.payload, hash: object.hash })
             }
             Action::Delete(removed) => {
                 let Some(served) = self.parts.store.served_type(item.type_id) else { return Ok(Made::Nothing) };
                 let payload = self.encoding.encode_deleted(&served, removed);
+                if payload.len() > limit {
+                    return Ok(Made::Impossible);
+                }
                 Ok(Made::Message { event: EventType::Deleted, payload, hash: 0 })
             }
         }
+    }
+
+    /// Reports what cannot be told. Nothing waits for it, and it is tried again when it changes.
+    fn give_up(&self, item: Item, reason: &str) {
+        self.parts.cannot_publish(&item, reason);
+        if let Action::Delete(_) = &item.action {
+            self.parts.delivery.published(item.type_id, &item.name);
+        }
+        self.parts.queue.confirm(item);
     }
 
     /// Whether everything that was sent so far over this connection has been taken.
@@ -208,6 +228,7 @@ impl<'p> Session<'p> {
         {
             table.confirm(&item.name, uid, Confirmation { hash, sequence: 0 });
         }
+        self.parts.delivery.published(item.type_id, &item.name);
         self.parts.stats.published(event, bytes);
         self.parts.queue.confirm(item);
     }

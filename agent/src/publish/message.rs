@@ -17,6 +17,7 @@ pub struct Encoding {
 }
 
 /// A message about an object that exists.
+#[derive(Debug)]
 pub(super) struct Encoded {
     pub(super) payload: Bytes,
     /// How much of the object is in it.
@@ -33,22 +34,34 @@ impl Encoding {
         }
     }
 
-    /// The message about an object that exists, no longer than `limit` if that can be had by leaving out all but its
-    /// metadata.
+    /// The message about an object that exists, with as much of it as `limit` bytes hold, and no more than `at_most`. `None`
+    /// when they do not even hold what identifies it.
     ///
     /// # Errors
     /// `body` is not what the snapshot should hold.
-    pub(super) fn encode(&self, event: EventType, body: &[u8], limit: usize) -> Result<Encoded, EncodeError> {
+    pub(super) fn encode(
+        &self,
+        event: EventType,
+        body: &[u8],
+        at_most: Detail,
+        limit: usize,
+    ) -> Result<Option<Encoded>, EncodeError> {
         // Most of a message is the body; in the Meshery format, quotes inside of strings add some.
         let mut out = Vec::with_capacity(body.len() + body.len() / 4 + 512);
-        self.write(event, body, Detail::Full, &mut out)?;
-        let mut detail = Detail::Full;
-        if out.len() > limit {
+        let mut level = Some(at_most);
+        while let Some(detail) = level {
             out.clear();
-            detail = Detail::MetadataOnly;
             self.write(event, body, detail, &mut out)?;
+            if out.len() <= limit {
+                if detail != Detail::Full {
+                    // The few bytes that are left must not keep the room of all the others while they are in flight.
+                    out.shrink_to_fit();
+                }
+                return Ok(Some(Encoded { payload: out.into(), detail }));
+            }
+            level = detail.lower();
         }
-        Ok(Encoded { payload: out.into(), detail })
+        Ok(None)
     }
 
     /// The message about an object that is gone.
@@ -73,6 +86,51 @@ impl Encoding {
         match self.format {
             PublishFormat::Meshery => meshery::encode_event(event, body, &self.cluster_id, detail, out),
             PublishFormat::Kubernetes => kubernetes::encode_event(event, body, detail, out),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn body(labels: usize, text: usize) -> Vec<u8> {
+        let labels: serde_json::Map<String, Value> = (0..labels).map(|at| (format!("l{at}"), json!("x"))).collect();
+        let object = json!({
+            "apiVersion": "v1", "kind": "ConfigMap",
+            "metadata": {"name": "many", "namespace": "shop", "uid": "u-1", "resourceVersion": "7", "labels": labels},
+            "data": {"text": "x".repeat(text)},
+        });
+        object.to_string().into_bytes()
+    }
+
+    #[test]
+    fn an_object_whose_metadata_alone_is_too_large_is_told_by_what_identifies_it() {
+        for format in [PublishFormat::Meshery, PublishFormat::Kubernetes] {
+            let encoding = Encoding { cluster_id: "c-1".into(), format };
+            let detail = |labels, text, limit| {
+                let encoded = encoding.encode(EventType::Added, &body(labels, text), Detail::Full, limit).unwrap()?;
+                assert!(encoded.payload.len() <= limit, "{} > {limit}", encoded.payload.len());
+                let message: Value = serde_json::from_slice(&encoded.payload).unwrap();
+                let metadata = &message["Object"]["metadata"];
+                assert_eq!((&metadata["name"], &metadata["uid"]), (&json!("many"), &json!("u-1")));
+                Some(encoded.detail)
+            };
+            assert_eq!(detail(3, 100, 10_000), Some(Detail::Full));
+            assert_eq!(detail(3, 10_000, 2_000), Some(Detail::MetadataOnly));
+            assert_eq!(detail(3_000, 100, 2_000), Some(Detail::Skeleton));
+            assert_eq!(detail(0, 0, 100), None, "not even that");
+        }
+    }
+
+    #[test]
+    fn a_message_that_was_refused_is_made_with_less() {
+        let encoding = Encoding::default();
+        let encode = |at_most| encoding.encode(EventType::Added, &body(1, 1), at_most, 10_000).unwrap().unwrap().detail;
+        for detail in [Detail::Full, Detail::MetadataOnly, Detail::Skeleton] {
+            assert_eq!(encode(detail), detail);
         }
     }
 }

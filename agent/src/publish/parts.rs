@@ -21,12 +21,18 @@ use super::predecessor::Turn;
 use super::queue::Queue;
 use super::store_answer;
 use crate::discover::InForce;
-use crate::encode::{EncodeError, EventType};
+use crate::encode::{Detail, EncodeError, EventType};
 use crate::snapshot::Store;
 use crate::stream::{Progress, ReadError, Stamp, Subjects};
 
 /// Subject that Meshery Server listens to.
 pub const DATA_SUBJECT: &str = "meshery.meshsync.core";
+
+/// Longest name that is told in a line of the log; Kubernetes ends most of them at 253.
+const LONGEST_NAME: usize = 512;
+
+/// Why nothing can be told of an object.
+pub(super) const TOO_LARGE: &str = "what identifies it is larger than the broker's messages may be";
 
 /// Counts of what was published.
 #[derive(Debug, Default)]
@@ -41,9 +47,9 @@ pub struct PublishStats {
     pub bytes: AtomicU64,
     /// Messages that had to be sent again.
     pub resent: AtomicU64,
-    /// Objects that were too large for the broker and went out as metadata only.
+    /// Objects that were too large for the broker and went out as metadata only, or with what identifies them alone.
     pub too_large: AtomicU64,
-    /// Objects that could not be encoded.
+    /// Objects that could not be encoded, or of which no message is one that the broker takes.
     pub unencodable: AtomicU64,
 }
 
@@ -154,15 +160,31 @@ impl Parts {
         }
     }
 
-    pub(super) fn too_large(&self, item: &Item) {
+    /// Tells that a message holds less than all of its object.
+    pub(super) fn shortened(&self, item: &Item, detail: Detail) {
+        let what = match detail {
+            Detail::Full => return,
+            Detail::MetadataOnly => "metadata only",
+            Detail::Skeleton => "its name and uid only",
+        };
         self.stats.too_large.fetch_add(1, Ordering::Relaxed);
         let (max_payload, name) = (self.broker.client.max_payload(), &item.name);
-        tracing::warn!(object = %name, max_payload, "too large for the broker: sending metadata only");
+        tracing::warn!(object = %name, max_payload, "too large for the broker: sending {what}");
     }
 
     pub(super) fn unencodable(&self, item: &Item, error: &EncodeError) {
-        tracing::error!(object = %item.name, %error, "an object cannot be published");
-        self.stats.unencodable.fetch_add(1, Ordering::Relaxed);
+        self.cannot_publish(item, &error.to_string());
+    }
+
+    /// Reports an object of which no message is one that the broker takes: by name, and once, however often it is tried.
+    pub(super) fn cannot_publish(&self, item: &Item, reason: &str) {
+        let of = self.store.served_type(item.type_id).map(|served| served.to_string()).unwrap_or_default();
+        // A name may be what is too long.
+        let name: String = item.name.to_string().chars().take(LONGEST_NAME).collect();
+        if self.delivery.cannot_publish(item.type_id, &item.name, format!("{of} {name}"), reason) {
+            self.stats.unencodable.fetch_add(1, Ordering::Relaxed);
+            tracing::error!(r#type = of, object = name, reason, "an object cannot be published");
+        }
     }
 
     /// Sends everything to one who asked for it.

@@ -38,6 +38,60 @@ pub struct Presence {
     pub types: Vec<PresentType>,
     /// API groups whose discovery failed, as `group/version`.
     pub failed_groups: Vec<String>,
+    /// Types that are missing from `types` because the broker takes no message as long as that.
+    #[serde(default, skip_serializing_if = "is_none_omitted")]
+    pub omitted_types: usize,
+}
+
+// The signature is serde's.
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
+const fn is_none_omitted(omitted: &usize) -> bool {
+    *omitted == 0
+}
+
+impl Presence {
+    /// The message, no longer than `limit`: without the types that have no room, of which those that are not watched go first.
+    ///
+    /// # Errors
+    /// It cannot be written, or is too long without any type.
+    pub fn message(mut self, limit: usize) -> Result<Vec<u8>, PresenceError> {
+        let whole = serde_json::to_vec(&self)?;
+        if whole.len() <= limit {
+            return Ok(whole);
+        }
+        let mut types = std::mem::take(&mut self.types);
+        self.omitted_types = types.len();
+        let frame = serde_json::to_vec(&self)?.len();
+        let room = limit.checked_sub(frame).ok_or(PresenceError::TooLarge { limit, frame })?;
+        types.sort_by_key(|present| !present.watched);
+        let mut used = 0;
+        for present in types {
+            used += serde_json::to_vec(&present)?.len() + 1;
+            if used > room {
+                break;
+            }
+            self.types.push(present);
+        }
+        self.omitted_types -= self.types.len();
+        tracing::warn!(limit, omitted = self.omitted_types, "presence is too large for the broker: types are left out");
+        Ok(serde_json::to_vec(&self)?)
+    }
+}
+
+/// There is no message that tells what exists.
+#[derive(Debug, thiserror::Error)]
+pub enum PresenceError {
+    /// It cannot be written.
+    #[error(transparent)]
+    Json(#[from] serde_json::Error),
+    /// Too long even without types.
+    #[error("it has {frame} bytes without any type, and the broker takes {limit}")]
+    TooLarge {
+        /// Most bytes of a message.
+        limit: usize,
+        /// Bytes without types.
+        frame: usize,
+    },
 }
 
 /// One served type.
@@ -109,6 +163,8 @@ impl Counts {
             observed_at: Timestamp::now(),
             types: types.into_iter().map(present).collect(),
             failed_groups,
+            omitted_types: 0,
+            omitted_types: 0,
         }
     }
 }
@@ -181,6 +237,39 @@ mod tests {
         drop(client);
         assert_eq!(observed, [vec![Some(1), None], vec![Some(1), None, Some(1)], vec![None, Some(1)]]);
         assert_eq!(server.await.unwrap(), ["/api/v1/pods", "/api/v1/secrets", "/api/v1/widgets"]);
+    }
+
+    #[test]
+    fn presence_leaves_out_what_has_no_room_and_says_how_much() {
+        let present = |at: usize| PresentType {
+            group: "g".into(),
+            version: "v1".into(),
+            kind: format!("Kind{at}"),
+            plural: format!("kinds{at}"),
+            namespaced: true,
+            watched: at % 2 == 1,
+            objects: Some(3),
+        };
+        let presence = Presence {
+            cluster_id: "c-1".into(),
+            server_version: "v1.37.2".into(),
+            agent_version: "0.1.0".into(),
+            observed_at: Timestamp::UNIX_EPOCH,
+            types: (0..100).map(present).collect(),
+            failed_groups: vec!["late/v1".into()],
+            omitted_types: 0,
+        };
+        let read = |limit| -> Presence {
+            let message = presence.clone().message(limit).unwrap();
+            assert!(message.len() <= limit, "{} > {limit}", message.len());
+            serde_json::from_slice(&message).unwrap()
+        };
+        assert_eq!(read(100_000), presence);
+        let short = read(3_000);
+        assert_eq!(short.types.len() + short.omitted_types, 100);
+        assert!(short.types.len() > 10 && short.types.iter().all(|present| present.watched), "watched ones come first");
+        assert_eq!(short.failed_groups, ["late/v1"]);
+        assert!(presence.message(100).is_err());
     }
 
     #[test]

@@ -10,12 +10,12 @@ use meshsync_crds::discovery::ServedType;
 
 use super::message::Encoding;
 use super::parts::{Problem, echo};
-use crate::encode::EventType;
 use crate::encode::envelope::object_of;
 use crate::encode::meshery::{Pushed, StoreReply};
+use crate::encode::{Deleted, EventType};
 use crate::object::ObjectName;
 use crate::snapshot::{Store, Table};
-use crate::stream::{Bodies, Entry, Subjects, TypeKey};
+use crate::stream::{Bodies, Entry, Stamp, Subjects, TypeKey};
 
 /// How long the broker may take to handle an answer.
 const ECHO_WITHIN: Duration = Duration::from_secs(30);
@@ -100,12 +100,27 @@ impl Answer<'_> {
             }
             let Some(object) = object_of(&payload) else { continue };
             let pushed = match encoding.format {
-                PublishFormat::Meshery => Ok(self.messages.push_encoded(object)),
+                PublishFormat::Meshery => match self.messages.push_encoded(object) {
+                    // Stored when the broker took larger messages.
+                    (Pushed::TooLarge, _) => Ok(self.push_identity(&name, &stamp)),
+                    pushed => Ok(pushed),
+                },
                 PublishFormat::Kubernetes => self.messages.push(object).map_err(|error| error.to_string()),
             };
             self.pushed(served, &name, pushed).await?;
         }
         Ok(())
+    }
+
+    fn push_identity(&mut self, name: &ObjectName, stamp: &Stamp) -> (Pushed, Option<Vec<u8>>) {
+        self.messages.push_identity(&Deleted {
+            api_version: &stamp.api_version,
+            kind: &stamp.kind,
+            namespace: name.namespace(),
+            name: name.name(),
+            uid: &stamp.uid.as_ref().map(ToString::to_string).unwrap_or_default(),
+            resource_version: &stamp.resource_version.to_string(),
+        })
     }
 
     async fn pushed(

@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use meshsync_crds::{
-    AgentBrokerStatus, AgentDiscoveryStatus, AgentPhase, AgentStatus, FailingType, RefusedType, UnusableDiscovery,
+    AgentBrokerStatus, AgentDiscoveryStatus, AgentPhase, AgentStatus, FailingType, RefusedType, UnpublishedObject,
+    UnusableDiscovery,
 };
 
 use crate::discover::{HealthReport, InForce};
-use crate::publish::delivery::DeliveryState;
+use crate::publish::delivery::{DeliveryState, Unpublished};
 use crate::watch::{Phase, TypeReport};
 
 /// Refused types that are told one by one; the schema takes no more.
@@ -18,6 +19,8 @@ const MAX_REFUSED: usize = 512;
 const MAX_FAILING: usize = 50;
 /// Failing types that the message names.
 const NAMED: usize = 5;
+/// Unpublished objects that are told one by one; the schema takes no more.
+const MAX_UNPUBLISHED: usize = 32;
 /// Longest text of a message in the schema.
 const MAX_MESSAGE: usize = 1024;
 /// Unusable parts of discovery that are told; the schema takes no more.
@@ -48,10 +51,12 @@ pub struct Facts {
     pub broker: AgentBrokerStatus,
     /// How messages are delivered.
     pub delivery: DeliveryState,
-    /// Objects that went out as metadata only.
+    /// Objects that went out as metadata only, or less.
     pub too_large: u64,
     /// How discovery fares.
     pub discovery: HealthReport,
+    /// Objects that cannot be published, the oldest first.
+    pub unpublished: Vec<Unpublished>,
     /// Name of the pod.
     pub pod: String,
 }
@@ -93,6 +98,11 @@ pub fn compose(facts: Facts) -> AgentStatus {
     if let Some((since, reason)) = &facts.discovery.failing {
         reasons.push(format!("discovery fails since {since:.0}: {reason}"));
     }
+    if let Some(first) = facts.unpublished.first() {
+        let (more, Unpublished { object, reason, .. }) = (facts.unpublished.len() - 1, first);
+        let others = if more > 0 { format!(" and {more} more") } else { String::new() };
+        reasons.push(format!("not published: {object} ({reason}){others}"));
+    }
     reasons.extend(failing.summary());
     if !refused.is_empty() {
         reasons.push(format!("{} types are refused", refused.len()));
@@ -117,6 +127,7 @@ pub fn compose(facts: Facts) -> AgentStatus {
         delivery: facts.delivery.mode,
         delivery_reason: Some(cut(&facts.delivery.reason)).filter(|reason| !reason.is_empty()),
         too_large: i64::try_from(facts.too_large).unwrap_or(i64::MAX),
+        unpublished: facts.unpublished.into_iter().take(MAX_UNPUBLISHED).map(unpublished).collect(),
         refused,
         failing_types: to_i32(failing.count),
         failing: failing.types,
@@ -180,6 +191,11 @@ fn discovery(report: HealthReport) -> Option<AgentDiscoveryStatus> {
         failing.map_or((None, None), |(since, reason)| (Some(Time(since)), Some(cut(&reason))));
     let status = AgentDiscoveryStatus { failing_since, reason, last_succeeded: answered.map(Time), unusable };
     Some(status).filter(|status| *status != AgentDiscoveryStatus::default())
+}
+
+fn unpublished(object: Unpublished) -> UnpublishedObject {
+    let Unpublished { object, reason, since } = object;
+    UnpublishedObject { object: cut(&object), reason: cut(&reason), since: Some(Time(since)) }
 }
 
 /// An old error must not stand beside a connection.
@@ -323,6 +339,20 @@ mod tests {
         assert_eq!(told(jiff::SignedDuration::from_secs(60)).phase, AgentPhase::Live);
         let stuck = told(GONE_AFTER + jiff::SignedDuration::from_secs(1));
         assert_eq!((stuck.phase, stuck.failing_types), (AgentPhase::Degraded, 1));
+    }
+
+    #[test]
+    fn objects_that_are_not_published_are_named_with_their_reasons() {
+        let unpublished = |at| Unpublished {
+            object: format!("things o{at}"),
+            reason: format!("reason {at} {}", "x".repeat(MAX_MESSAGE)),
+            since: Timestamp::UNIX_EPOCH,
+        };
+        let status = compose(Facts { unpublished: (0..40).map(unpublished).collect(), ..facts(&[Phase::Live]) });
+        assert_eq!(status.phase, AgentPhase::Degraded);
+        assert!(status.message.starts_with("not published: things o0 (reason 0 "), "{}", status.message);
+        assert_eq!((status.unpublished.len(), status.unpublished[31].object.as_str()), (32, "things o31"));
+        assert_eq!(status.unpublished[31].reason.len(), MAX_MESSAGE);
     }
 
     #[test]

@@ -99,6 +99,7 @@ impl Reporter {
             delivery: self.delivery.state(),
             too_large: self.stats.too_large.load(std::sync::atomic::Ordering::Relaxed),
             discovery: self.discovery.report(),
+            unpublished: self.delivery.unpublished(),
             pod: self.pod.clone(),
         }
     }

@@ -21,6 +21,9 @@ pub(super) const KIND: &str = "Meshsync-Kind";
 /// Which encoding made the message: another one's messages are replaced although their objects did not change.
 pub(super) const ENCODING: &str = "Meshsync-Encoding";
 
+/// Room for the names of all headers, and for numbers.
+const FIXED_ROOM: usize = 640;
+
 const MESSAGE_ID: HeaderName = async_nats::header::NATS_MESSAGE_ID;
 const MESSAGE_TTL: HeaderName = async_nats::header::NATS_MESSAGE_TTL;
 const EXPECTED_SEQUENCE: HeaderName = async_nats::header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE;
@@ -89,6 +92,16 @@ impl Stamp {
         let Self { uid, resource_version, hash, .. } = self;
         let uid = uid.as_ref().map(ToString::to_string).unwrap_or_default();
         format!("{uid}@{resource_version}:{hash:016x}>{replaces}/{:016x}", xxh3_64(subject.as_bytes()))
+    }
+
+    /// Most bytes that [`Self::headers`] have in a message.
+    #[must_use]
+    pub fn header_room(&self) -> usize {
+        let Self { uid, resource_version, hash: _, event: _, api_version, kind, encoding } = self;
+        let uid = uid.as_ref().map(|uid| uid.to_string().len()).unwrap_or_default();
+        // Uid and version stand in the message's id, too.
+        let texts = 2 * (uid + resource_version.to_string().len()) + api_version.len() + kind.len() + encoding.len();
+        FIXED_ROOM + texts
     }
 
     /// What `headers` say; `None` if the agent did not write them.

@@ -24,6 +24,14 @@ pub(super) fn write(
         }
     };
     columns.string("id", "");
+    if detail == Detail::Skeleton {
+        strings(&mut columns, &["name", "namespace"]);
+        columns.string("uid", &present("uid").and_then(text::decode).unwrap_or_default());
+        strings(&mut columns, &["resourceVersion"]);
+        columns.string("cluster_id", "");
+        columns.close();
+        return Ok(None);
+    }
     strings(&mut columns, &["name", "generateName", "namespace", "selfLink"]);
     columns.string("uid", &present("uid").and_then(text::decode).unwrap_or_default());
     strings(&mut columns, &["resourceVersion"]);

@@ -1,7 +1,7 @@
 //! The answer to `informer-store`: everything the agent holds, in arrays that the broker takes.
 
-use super::write_resource;
-use crate::encode::{Detail, EncodeError};
+use super::{write_identity, write_resource};
+use crate::encode::{Deleted, Detail, EncodeError};
 
 const OPEN: &[u8] = br#"{"ObjectType":"","EventType":"","Request":null,"Object":["#;
 const CLOSE: &[u8] = b"]}";
@@ -13,7 +13,9 @@ pub enum Pushed {
     Full,
     /// It is larger than a whole message may be: only its metadata is in.
     MetadataOnly,
-    /// Not even its metadata fits: it is left out. To be reported.
+    /// Not even its metadata fits: only what identifies it is in.
+    Skeleton,
+    /// Not even what identifies it fits: it is left out. To be reported.
     TooLarge,
 }
 
@@ -38,17 +40,26 @@ impl StoreReply {
     /// `body` is not the JSON of an object; it is left out, the rest stays good.
     pub fn push(&mut self, body: &[u8]) -> Result<(Pushed, Option<Vec<u8>>), EncodeError> {
         let mut resource = Vec::with_capacity(body.len() + body.len() / 4 + 256);
-        write_resource(body, &self.cluster_id, Detail::Full, &mut resource)?;
-        let mut pushed = Pushed::Full;
-        if !self.fits_alone(&resource) {
+        for (detail, pushed) in [
+            (Detail::Full, Pushed::Full),
+            (Detail::MetadataOnly, Pushed::MetadataOnly),
+            (Detail::Skeleton, Pushed::Skeleton),
+        ] {
             resource.clear();
-            write_resource(body, &self.cluster_id, Detail::MetadataOnly, &mut resource)?;
-            pushed = Pushed::MetadataOnly;
+            write_resource(body, &self.cluster_id, detail, &mut resource)?;
+            if self.fits_alone(&resource) {
+                return Ok((pushed, self.add(&resource)));
+            }
         }
-        if !self.fits_alone(&resource) {
-            return Ok((Pushed::TooLarge, None));
-        }
-        Ok((pushed, self.add(&resource)))
+        Ok((Pushed::TooLarge, None))
+    }
+
+    /// As [`StoreReply::push`], of an object of which only this is known.
+    #[must_use]
+    pub fn push_identity(&mut self, identity: &Deleted<'_>) -> (Pushed, Option<Vec<u8>>) {
+        let mut resource = Vec::new();
+        write_identity(identity, &self.cluster_id, &mut resource);
+        if self.fits_alone(&resource) { (Pushed::Skeleton, self.add(&resource)) } else { (Pushed::TooLarge, None) }
     }
 
     /// As [`StoreReply::push`], of an object in this format.

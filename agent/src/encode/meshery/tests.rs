@@ -164,6 +164,45 @@ fn a_number_that_the_server_cannot_hold_is_left_out() {
 }
 
 #[test]
+fn a_skeleton_is_what_a_delete_tells() {
+    let object = body("apps/v1", "Deployment", DEPLOYMENT);
+    let deleted = Deleted {
+        api_version: "apps/v1",
+        kind: "Deployment",
+        namespace: Some("shop"),
+        name: "web",
+        uid: "11111111-2222-3333-4444-555555555555",
+        resource_version: "4711",
+    };
+    let said = |message: &[u8]| serde_json::from_slice::<Value>(message).unwrap()["Object"].take();
+    let (mut skeleton, mut gone) = (Vec::new(), Vec::new());
+    encode_event(EventType::Added, &object, CLUSTER, Detail::Skeleton, &mut skeleton).unwrap();
+    encode_deleted(&deleted, CLUSTER, &mut gone);
+    assert_eq!(said(&skeleton), said(&gone));
+
+    (skeleton, gone) = (Vec::new(), Vec::new());
+    kubernetes::encode_event(EventType::Added, &object, Detail::Skeleton, &mut skeleton).unwrap();
+    kubernetes::encode_deleted(&deleted, &mut gone);
+    assert_eq!(said(&skeleton), said(&gone));
+}
+
+#[test]
+fn an_answer_holds_at_least_who_an_object_is() {
+    let labels: serde_json::Map<String, Value> = (0..100).map(|at| (format!("label-{at}"), json!("x"))).collect();
+    let raw = json!({"metadata": {"name": "many", "labels": labels}}).to_string();
+    let mut reply = StoreReply::new(CLUSTER, 600);
+    assert_eq!(reply.push(&body("v1", "Thing", &raw)).unwrap(), (Pushed::Skeleton, None));
+    let mut deleted =
+        Deleted { api_version: "v1", kind: "Thing", namespace: None, name: "n", uid: "u", resource_version: "5" };
+    assert_eq!(reply.push_identity(&deleted).0, Pushed::Skeleton);
+    let long = "n".repeat(600);
+    deleted.name = &long;
+    assert_eq!(reply.push_identity(&deleted).0, Pushed::TooLarge);
+    let messages = reply.finish().concat();
+    assert!(String::from_utf8(messages).unwrap().contains(r#""name":"many""#));
+}
+
+#[test]
 fn store_replies_hold_everything_and_stay_below_the_limit() {
     let bodies: Vec<_> = (0..50)
         .map(|index| {

@@ -7,8 +7,9 @@ use futures::{FutureExt, StreamExt};
 
 use super::conflict::{Mine, Verdict, judge};
 use super::flight::{Answer, Sent, SentObject, read_answer};
+use super::send::Manner;
 use super::{End, GIVE_WAY_FOR, PAUSES, RIVAL_FOR, Session};
-use crate::encode::EventType;
+use crate::encode::{Detail, EventType};
 use crate::publish::outbox::Action;
 use crate::snapshot::Confirmation;
 
@@ -64,6 +65,7 @@ impl Session<'_> {
             }
             (Sent::Object(object), Answer::Conflict) => return self.resolve(object, None).await,
             (Sent::Object(object), Answer::Refused(reason)) => self.refused(*object, reason),
+            (Sent::Object(object), Answer::Impossible(why)) => self.make_another(*object, why).await,
             (Sent::Object(object), Answer::Echo) => self.parts.queue.return_unconfirmed(object.item),
         }
         None
@@ -78,6 +80,7 @@ impl Session<'_> {
         {
             table.confirm(&item.name, uid, Confirmation { hash: stamp.hash, sequence });
         }
+        self.parts.delivery.published(item.type_id, &item.name);
         self.parts.stats.published(event, payload.len());
         self.parts.queue.confirm(item);
     }
@@ -151,7 +154,7 @@ impl Session<'_> {
         let due: Vec<_> = self.gave_way.extract_if(.., |(until, _)| *until <= now).collect();
         for (_, object) in due {
             let SentObject { item, insists, .. } = *object;
-            self.send(item, insists).await;
+            self.send(item, Manner { insists, at_most: Detail::Full }).await;
         }
     }
 }

@@ -40,7 +40,7 @@ impl CoreCopy {
     /// Sends a copy; `next_number` is that of the next message that will be answered.
     pub(super) async fn send(&mut self, item: &Item, payload: Bytes, next_number: u64) {
         if let Err(error) = self.client.publish(DATA_SUBJECT, payload).await {
-            tracing::warn!(%error, "the broker client refuses a message");
+            tracing::error!(object = %item.name, %error, "core subscribers cannot be told of an object");
         }
         if let Some(latecomers) = &mut self.latecomers {
             latecomers.note(item);

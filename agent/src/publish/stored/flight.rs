@@ -8,7 +8,7 @@ use async_nats::jetstream::response::Response;
 use async_nats::{Message, StatusCode, jetstream};
 use bytes::Bytes;
 
-use crate::encode::EventType;
+use crate::encode::{Detail, EventType};
 use crate::publish::outbox::Item;
 use crate::snapshot::TypeId;
 use crate::stream::Stamp;
@@ -37,6 +37,8 @@ pub(super) struct SentObject {
     pub(super) subject: String,
     pub(super) stamp: Stamp,
     pub(super) payload: Bytes,
+    /// How much of the object is in it.
+    pub(super) detail: Detail,
     /// Whether the stream's message was given way to before.
     pub(super) insists: bool,
 }
@@ -63,10 +65,20 @@ pub(super) enum Answer {
     Conflict,
     /// There is no stream that takes it.
     NoStream,
-    /// It is refused: a limit, usually.
+    /// The stream takes nothing now: a limit of its own, usually.
     Refused(String),
+    /// This message is not one that the stream takes; others are.
+    Impossible(Impossible),
     /// It came back: a marker.
     Echo,
+}
+
+/// Why a message will never be taken as it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Impossible {
+    pub(super) reason: String,
+    /// Whether one that is shorter may be.
+    pub(super) too_large: bool,
 }
 
 /// See the module.
@@ -117,6 +129,14 @@ impl Flight {
         Some((number, sent))
     }
 
+    /// Takes back what the client library did not take: it is the library's answer, not the broker's.
+    pub(super) fn withdraw(&mut self, answer_to: &str) -> Option<Sent> {
+        let heard = self.heard;
+        let (_, sent) = self.take(answer_to)?;
+        self.heard = heard;
+        Some(sent)
+    }
+
     /// Since when there is something to answer and nothing is answered.
     pub(super) fn silent_since(&self) -> Option<Instant> {
         let (_, (_, oldest)) = self.sent.first_key_value()?;
@@ -143,6 +163,16 @@ pub(super) fn read_answer(message: &Message) -> Answer {
             jetstream::ErrorCode::STREAM_WRONG_LAST_SEQUENCE
             | jetstream::ErrorCode::STREAM_WRONG_LAST_SEQUENCE_CONSTANT => Answer::Conflict,
             jetstream::ErrorCode::STREAM_NOT_FOUND => Answer::NoStream,
+            jetstream::ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM => {
+                Answer::Impossible(Impossible { reason: error.to_string(), too_large: true })
+            }
+            jetstream::ErrorCode::STREAM_HEADER_EXCEEDS_MAXIMUM => {
+                Answer::Impossible(Impossible { reason: error.to_string(), too_large: false })
+            }
+            // Several limits share a code. Those of one subject are of no concern to the others.
+            _ if error.to_string().contains("maximum messages per subject") => {
+                Answer::Impossible(Impossible { reason: error.to_string(), too_large: false })
+            }
             _ => Answer::Refused(error.to_string()),
         },
         Err(error) => Answer::Refused(format!("an answer that cannot be read: {error}")),

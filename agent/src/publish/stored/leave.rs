@@ -3,9 +3,11 @@
 use async_nats::header::NATS_EXPECTED_LAST_SEQUENCE;
 use async_nats::jetstream::stream::{DirectGetErrorKind, Stream};
 use async_nats::{HeaderMap, Request};
+use bytes::Bytes;
 use futures::StreamExt;
 
-use super::flight::{Answer, Sent, read_answer};
+use super::flight::{Answer, Impossible, Sent, read_answer};
+use super::send::LONGEST_SUBJECT;
 use super::{ACKNOWLEDGED_WITHIN, End, Session};
 use crate::publish::parts::{Parts, Problem};
 use crate::stream::{Checkpoint, Subjects, ToldMark};
@@ -24,7 +26,10 @@ impl Session<'_> {
 
     async fn store_checkpoints(&mut self) {
         let Parts { store, progress, queue, .. } = &*self.parts;
-        let awaits_list = |type_id| store.table(type_id).is_none_or(|table| table.awaits_list());
+        // What is not in the stream is known only after a list.
+        let awaits_list = |type_id| {
+            self.parts.delivery.lacks_objects(type_id) || store.table(type_id).is_none_or(|table| table.awaits_list())
+        };
         for (type_id, position) in self.checkpoints.due(progress, queue, awaits_list) {
             let Some(table) = self.parts.store.table(type_id) else { continue };
             let digest = table.stored_digest();
@@ -35,29 +40,37 @@ impl Session<'_> {
                 digest: digest.to_string(),
             };
             let Ok(payload) = serde_json::to_vec(&checkpoint) else { continue };
-            let answer_to = self.flight.add(Sent::Checkpoint(type_id));
             let subject = self.subjects.checkpoint(&position.key);
-            if let Err(error) = self.parts.broker.client.publish_with_reply(subject, answer_to, payload.into()).await {
-                tracing::warn!(%error, "the broker client refuses a checkpoint");
+            if subject.len() > LONGEST_SUBJECT {
+                // The type is listed when an agent begins.
+                continue;
             }
+            self.send_mark(Sent::Checkpoint(type_id), subject, payload.into()).await;
         }
     }
 
     /// Notes that core subscribers were sent everything up to this sequence.
     pub(super) async fn store_told(&mut self, sequence: u64) {
         let Ok(payload) = serde_json::to_vec(&ToldMark { sequence }) else { return };
-        let answer_to = self.flight.add(Sent::Marker);
-        let subject = self.subjects.told_mark();
-        if let Err(error) = self.parts.broker.client.publish_with_reply(subject, answer_to, payload.into()).await {
+        self.send_mark(Sent::Marker, self.subjects.told_mark(), payload.into()).await;
+    }
+
+    /// Sends what is about no object. If the client library does not take it, nothing waits for its answer.
+    async fn send_mark(&mut self, sent: Sent, subject: String, payload: Bytes) {
+        let answer_to = self.flight.add(sent);
+        let client = &self.parts.broker.client;
+        if let Err(error) = client.publish_with_reply(subject, answer_to.clone(), payload).await {
             tracing::warn!(%error, "the broker client refuses a mark");
+            self.flight.withdraw(&answer_to);
         }
     }
 
     /// Sends something of which only the answer matters.
     pub(super) async fn send_marker(&mut self) {
         let answer_to = self.flight.add(Sent::Marker);
-        if let Err(error) = self.parts.broker.client.publish(answer_to, Default::default()).await {
+        if let Err(error) = self.parts.broker.client.publish(answer_to.clone(), Bytes::new()).await {
             tracing::warn!(%error, "the broker client refuses a marker");
+            self.flight.withdraw(&answer_to);
         }
     }
 
@@ -126,7 +139,7 @@ impl Parts {
         match read_answer(&answer) {
             Answer::Stored { sequence, .. } => Ok(Marked::At(sequence)),
             Answer::Conflict => Ok(Marked::NotLast),
-            Answer::Refused(reason) => {
+            Answer::Refused(reason) | Answer::Impossible(Impossible { reason, .. }) => {
                 tracing::warn!(reason, "the stream refuses a mark");
                 Ok(Marked::Refused)
             }

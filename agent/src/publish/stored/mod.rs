@@ -25,10 +25,11 @@ use futures::{FutureExt, StreamExt};
 use self::checkpoints::Checkpoints;
 use self::core_copy::CoreCopy;
 use self::fetch::{Fetched, Fetches};
-use self::flight::{Flight, Sent, SentObject};
+use self::flight::{Flight, Impossible, Sent, SentObject};
 use self::leave::{Marked, read_told};
 use self::reconcile::{Look, Reconciler};
 use self::restore::{Report, restore};
+use self::send::Manner;
 use self::told::ToldUpTo;
 use super::latecomers::Note;
 use super::message::Encoding;
@@ -53,8 +54,6 @@ const FETCH_AGAIN: Duration = Duration::from_secs(1);
 const LOOK_WITHIN: Duration = Duration::from_secs(1);
 /// How often the stream is read at most before a session begins.
 const READINGS: u32 = 3;
-/// Room for the headers in a message: names, a uid, numbers, and an apiVersion and kind of at most 253 bytes each.
-const HEADER_ROOM: usize = 2 * 1024;
 
 /// Why a session is over.
 #[derive(Debug, PartialEq, Eq)]
@@ -91,6 +90,8 @@ pub(super) struct Session<'p> {
     reconciler: Reconciler,
     /// Messages that gave way to ones that know more.
     gave_way: Vec<(Instant, Box<SentObject>)>,
+    /// Messages that the client library did not take.
+    withdrawn: Vec<(Box<SentObject>, Impossible)>,
     /// When a message was last met that this session did not store.
     met_rival: Option<Instant>,
     /// Until when nothing is sent, because the stream refuses.
@@ -133,6 +134,7 @@ impl<'p> Session<'p> {
             checkpoints: Checkpoints::default(),
             reconciler,
             gave_way: Vec::new(),
+            withdrawn: Vec::new(),
             met_rival: None,
             paused_until: None,
             pause: PAUSES.0,
@@ -143,13 +145,14 @@ impl<'p> Session<'p> {
     /// Works until the session cannot go on; nothing that is not confirmed is lost.
     pub(super) async fn run(mut self) -> End {
         let end = self.work().await;
-        let Self { parts, flight, core, fetches, gave_way, .. } = self;
+        let Self { parts, flight, core, fetches, gave_way, withdrawn, .. } = self;
         let gave_way = gave_way.into_iter().map(|(_, object)| object.item);
+        let withdrawn = withdrawn.into_iter().map(|(object, _)| object.item);
         let unanswered = flight.into_unanswered().filter_map(|sent| match sent {
             Sent::Object(object) => Some(object.item),
             Sent::Checkpoint(_) | Sent::Marker => None,
         });
-        let items: Vec<Item> = gave_way.chain(unanswered).chain(fetches.into_items()).collect();
+        let items: Vec<Item> = gave_way.chain(withdrawn).chain(unanswered).chain(fetches.into_items()).collect();
         parts.stats.resent.fetch_add(items.len() as u64, Ordering::Relaxed);
         parts.carried.unproven = core.into_unproven();
         // What was stored although nobody said so is found stored: core subscribers have yet to hear of it.
@@ -164,6 +167,7 @@ impl<'p> Session<'p> {
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut connection = self.parts.broker.connection.clone();
         loop {
+            self.settle_withdrawn().await;
             let next = self.send_what_may_go().await;
             self.core.repeat_if_due(&self.parts.queue);
             if self.flight.is_empty() {
@@ -237,7 +241,10 @@ impl<'p> Session<'p> {
     async fn send_what_may_go(&mut self) -> Next {
         while self.may_send() {
             match self.parts.queue.next() {
-                Next::Item(item) => self.send(item, false).await,
+                Next::Item(item) => {
+                    self.send(item, Manner::FIRST).await;
+                    self.settle_withdrawn().await;
+                }
                 next => return next,
             }
         }

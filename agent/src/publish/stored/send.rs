@@ -1,25 +1,43 @@
 //! From what waits to messages on their way.
 
-use std::sync::atomic::Ordering;
-
+use async_nats::client::PublishErrorKind;
 use bytes::Bytes;
 use meshsync_crds::discovery::ServedType;
 
 use super::fetch::Fetched;
-use super::flight::{Sent, SentObject};
-use super::{FETCH_AGAIN, HEADER_ROOM, Session};
+use super::flight::{Impossible, Sent, SentObject};
+use super::{FETCH_AGAIN, Session};
 use crate::encode::{Detail, EventType};
 use crate::object::{ResourceVersion, Uid};
+use crate::publish::message::Encoded;
 use crate::publish::outbox::{Action, Item};
-use crate::snapshot::Object;
+use crate::publish::parts::TOO_LARGE;
+use crate::snapshot::{Object, Removed};
 use crate::stream::{Conditions, Stamp, TypeKey};
 
 /// A server takes protocol lines of 4,096 bytes (`max_control_line`), unless it is told otherwise: this leaves room for the
 /// subject of the answer. Names of most types have at most 253 bytes; those of RBAC have no limit.
-const LONGEST_SUBJECT: usize = 3_072;
+pub(super) const LONGEST_SUBJECT: usize = 3_072;
+
+/// JetStream counts the bytes of a message's headers in 16 bits.
+const MOST_HEADER_BYTES: usize = 60 * 1024;
+
+/// How to send an item.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Manner {
+    /// Whether the stream's message was given way to before.
+    pub(super) insists: bool,
+    /// Most of the object that may be in the message: one with more was refused.
+    pub(super) at_most: Detail,
+}
+
+impl Manner {
+    /// How an item goes out the first time.
+    pub(super) const FIRST: Self = Self { insists: false, at_most: Detail::Full };
+}
 
 impl Session<'_> {
-    pub(super) async fn send(&mut self, item: Item, insists: bool) {
+    pub(super) async fn send(&mut self, item: Item, manner: Manner) {
         match &item.action {
             Action::Upsert { uid, resync } => {
                 let object =
@@ -28,53 +46,60 @@ impl Session<'_> {
                     None => self.parts.queue.confirm(item),
                     Some(object) if object.confirmed && !*resync => self.parts.queue.confirm(item),
                     Some(object) if object.confirmed => self.send_core_only(item, object).await,
-                    Some(object) => self.send_state(item, object, insists).await,
+                    Some(object) => self.send_state(item, object, manner).await,
                 }
             }
             Action::Delete(removed) => {
-                let Some(served) = self.parts.store.served_type(item.type_id) else {
-                    return self.parts.queue.confirm(item);
-                };
-                let payload = self.encoding.encode_deleted(&served, removed);
-                let uid = Some(removed.uid.clone()).filter(|uid| !uid.is_named());
-                let stamp = self.stamp(&served, uid, &removed.resource_version, 0, EventType::Deleted);
-                let replaces = removed.sequence;
-                let subject = self.subjects.object(&TypeKey::from(&*served), &item.name);
-                let event = EventType::Deleted;
-                if subject.len() > LONGEST_SUBJECT {
-                    return self.send_unstored(item, payload).await;
-                }
-                let object = SentObject { item, event, subject, stamp, payload, insists };
-                self.store(Box::new(object), replaces, None).await;
+                let removed = removed.clone();
+                self.send_delete(item, &removed, manner).await;
             }
         }
     }
 
-    async fn send_state(&mut self, item: Item, object: Object, insists: bool) {
+    async fn send_delete(&mut self, item: Item, removed: &Removed, Manner { insists, .. }: Manner) {
+        let Some(served) = self.parts.store.served_type(item.type_id) else {
+            return self.parts.queue.confirm(item);
+        };
+        let payload = self.encoding.encode_deleted(&served, removed);
+        let uid = Some(removed.uid.clone()).filter(|uid| !uid.is_named());
+        let (event, detail) = (EventType::Deleted, Detail::Skeleton);
+        let stamp = self.stamp(&served, uid, &removed.resource_version, 0, event);
+        let replaces = removed.sequence;
+        let subject = self.subjects.object(&TypeKey::from(&*served), &item.name);
+        if let Some(reason) = no_place(&subject, &stamp) {
+            return self.send_unstored(item, payload, reason).await;
+        }
+        if payload.len() + stamp.header_room() > self.most_bytes() {
+            return self.send_unstored(item, payload, TOO_LARGE).await;
+        }
+        let object = SentObject { item, event, subject, stamp, payload, detail, insists };
+        self.store(Box::new(object), replaces, None).await;
+    }
+
+    async fn send_state(&mut self, item: Item, object: Object, Manner { insists, at_most }: Manner) {
         let Some(served) = self.parts.store.served_type(item.type_id) else {
             return self.parts.queue.confirm(item);
         };
         let Object { uid, name, resource_version, hash, told, confirmed: _, sequence, body } = object;
         let Some(body) = body else { return self.await_list(item, &uid) };
         let event = item.action.event_type(told);
-        let limit = self.most_bytes().saturating_sub(HEADER_ROOM);
-        let encoded = match self.encoding.encode(event, &body, limit) {
-            Ok(encoded) => encoded,
+        let uid = Some(uid).filter(|uid| !uid.is_named());
+        let stamp = self.stamp(&served, uid, &resource_version, hash, event);
+        let subject = self.subjects.object(&TypeKey::from(&*served), &name);
+        if let Some(reason) = no_place(&subject, &stamp) {
+            return self.send_unstored_state(item, event, &body, reason).await;
+        }
+        let limit = self.most_bytes().saturating_sub(stamp.header_room());
+        let (payload, detail) = match self.encoding.encode(event, &body, at_most, limit) {
+            Ok(Some(Encoded { payload, detail })) => (payload, detail),
+            Ok(None) => return self.send_unstored_state(item, event, &body, TOO_LARGE).await,
             Err(error) => {
                 self.parts.unencodable(&item, &error);
                 return self.parts.queue.confirm(item);
             }
         };
-        if encoded.detail == Detail::MetadataOnly {
-            self.parts.too_large(&item);
-        }
-        let uid = Some(uid).filter(|uid| !uid.is_named());
-        let stamp = self.stamp(&served, uid, &resource_version, hash, event);
-        let subject = self.subjects.object(&TypeKey::from(&*served), &name);
-        if subject.len() > LONGEST_SUBJECT {
-            return self.send_unstored(item, encoded.payload).await;
-        }
-        let object = SentObject { item, event, subject, stamp, payload: encoded.payload, insists };
+        self.parts.shortened(&item, detail);
+        let object = SentObject { item, event, subject, stamp, payload, detail, insists };
         self.store(Box::new(object), sequence, None).await;
     }
 
@@ -86,13 +111,51 @@ impl Session<'_> {
         if of_stream == 0 { of_server } else { of_server.min(of_stream) }
     }
 
-    /// Tells core subscribers of an object that the stream has no place for. A server ends the connection of a client whose
-    /// protocol lines are longer than it allows: nothing else would ever be stored.
-    async fn send_unstored(&mut self, item: Item, payload: Bytes) {
-        tracing::error!(object = %item.name, "its name is too long for the stream: only core subscribers are told of it");
-        self.parts.stats.unencodable.fetch_add(1, Ordering::Relaxed);
+    /// Tells core subscribers of an object that the stream has no place for.
+    async fn send_unstored_state(&mut self, item: Item, event: EventType, body: &[u8], reason: &str) {
+        let limit = self.parts.broker.client.max_payload();
+        match self.encoding.encode(event, body, Detail::Full, limit) {
+            Ok(Some(encoded)) => self.send_unstored(item, encoded.payload, reason).await,
+            Ok(None) => self.give_up(item, TOO_LARGE),
+            Err(error) => self.give_up(item, &error.to_string()),
+        }
+    }
+
+    /// Tells core subscribers what the stream has no place for.
+    async fn send_unstored(&mut self, item: Item, payload: Bytes, reason: &str) {
+        if payload.len() > self.parts.broker.client.max_payload() {
+            return self.give_up(item, reason);
+        }
         self.core.send(&item, payload, self.flight.next_number()).await;
+        self.give_up(item, &format!("{reason}: only core subscribers are told of it"));
+    }
+
+    /// Reports what can neither be stored nor told in full. Nothing waits for it, and it is tried again when it changes.
+    fn give_up(&self, item: Item, reason: &str) {
+        self.parts.cannot_publish(&item, reason);
+        if let Action::Delete(_) = &item.action {
+            // It is gone: there is nothing left to report.
+            self.parts.delivery.published(item.type_id, &item.name);
+        }
         self.parts.queue.confirm(item);
+    }
+
+    /// The broker, or the client library, does not take this message: another one is made of its object, until there is none.
+    pub(super) async fn make_another(&mut self, object: SentObject, why: Impossible) {
+        let SentObject { item, event, payload, detail, insists, .. } = object;
+        let Impossible { reason, too_large } = why;
+        tracing::warn!(object = %item.name, reason, ?detail, "a message is refused; everything else goes on");
+        match detail.lower().filter(|_| too_large && event != EventType::Deleted) {
+            Some(at_most) => self.send(item, Manner { insists, at_most }).await,
+            None => self.send_unstored(item, payload, &reason).await,
+        }
+    }
+
+    /// Deals with what the client library did not take.
+    pub(super) async fn settle_withdrawn(&mut self) {
+        while let Some((object, why)) = self.withdrawn.pop() {
+            self.make_another(*object, why).await;
+        }
     }
 
     /// Leaves an object whose body is not held to a list: once that has brought it, it is queued again.
@@ -135,8 +198,16 @@ impl Session<'_> {
         let (subject, payload) = (subject.clone(), payload.clone());
         let answer_to = self.flight.add(Sent::Object(object));
         let client = &self.parts.broker.client;
-        if let Err(error) = client.publish_with_reply_and_headers(subject, answer_to, headers, payload).await {
-            tracing::warn!(%error, "the broker client refuses a message");
+        let sent = client.publish_with_reply_and_headers(subject, answer_to.clone(), headers, payload).await;
+        let Err(error) = sent else { return };
+        let too_large = match error.kind() {
+            PublishErrorKind::MaxPayloadExceeded => true,
+            PublishErrorKind::InvalidSubject => false,
+            // The client is closed: nothing is answered any more, which ends the session.
+            PublishErrorKind::Send => return,
+        };
+        if let Some(Sent::Object(object)) = self.flight.withdraw(&answer_to) {
+            self.withdrawn.push((object, Impossible { reason: error.to_string(), too_large }));
         }
     }
 
@@ -145,8 +216,9 @@ impl Session<'_> {
         match object.body {
             Some(body) => {
                 let limit = self.parts.broker.client.max_payload();
-                match self.encoding.encode(EventType::Added, &body, limit) {
-                    Ok(encoded) => self.core.send(&item, encoded.payload, self.flight.next_number()).await,
+                match self.encoding.encode(EventType::Added, &body, Detail::Full, limit) {
+                    Ok(Some(encoded)) => self.core.send(&item, encoded.payload, self.flight.next_number()).await,
+                    Ok(None) => self.parts.cannot_publish(&item, TOO_LARGE),
                     Err(error) => self.parts.unencodable(&item, &error),
                 }
                 self.parts.queue.confirm(item);
@@ -178,5 +250,17 @@ impl Session<'_> {
                 self.rest_for(FETCH_AGAIN);
             }
         }
+    }
+}
+
+/// Why the stream can have no message like this, however little of an object is in it. A server ends the connection of a
+/// client whose protocol lines are longer than it allows: nothing else would ever be stored.
+fn no_place(subject: &str, stamp: &Stamp) -> Option<&'static str> {
+    if subject.len() > LONGEST_SUBJECT {
+        Some("its name is too long for the stream")
+    } else if stamp.header_room() > MOST_HEADER_BYTES {
+        Some("its uid, version or kind is too long for the stream")
+    } else {
+        None
     }
 }
