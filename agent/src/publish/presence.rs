@@ -164,7 +164,6 @@ impl Counts {
             types: types.into_iter().map(present).collect(),
             failed_groups,
             omitted_types: 0,
-            omitted_types: 0,
         }
     }
 }
