@@ -1,6 +1,7 @@
 //! A real nats-server inside a lab.
 
 use std::fs;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -9,6 +10,9 @@ use anyhow::{Context as _, Result};
 use async_nats::Client;
 use futures::TryStreamExt as _;
 use serde_json::{Map, Value, json};
+use tokio::io::AsyncReadExt as _;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 use crate::assets::{self, Tool};
 use crate::lab::{Lab, on_host};
@@ -166,10 +170,20 @@ impl Nats {
             if self.daemon.exit_status().is_some() {
                 return Ok(Some(()));
             }
-            self.client().await.map(|_| Some(()))
+            self.greets().await.map(|greets| greets.then_some(()))
         });
         accepting.await?;
         self.daemon.ensure_running()
+    }
+
+    /// Whether the broker takes a connection and keeps it open. It speaks first, unless it expects a TLS handshake; whom it
+    /// lets in is for tests to say.
+    async fn greets(&self) -> Result<bool> {
+        let mut connection = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).await?;
+        match timeout(Duration::from_millis(500), connection.read(&mut [0; 5])).await {
+            Ok(read) => Ok(read? > 0),
+            Err(_) => Ok(true),
+        }
     }
 
     /// Sets an option of the configuration file, or takes it out with `null`, for the next start.
