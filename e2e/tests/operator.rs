@@ -110,6 +110,12 @@ fn it_waits_for_its_definition_and_then_writes_each_child_once() -> Result<()> {
             "created, and edited once"
         );
 
+        await_condition("its status says so", DEADLINE, async || {
+            let meshsync = get(&cluster, "meshsync", "meshsync").await?;
+            Ok((meshsync["status"]["observedGeneration"] == 2).then_some(()))
+        })
+        .await?;
+
         // A change that concerns nobody makes the operator look at everything and write nothing.
         let settled = writes(&cluster)?;
         for round in 0..3 {
