@@ -39,14 +39,14 @@ impl MemoryLimit {
         fs::write(&file, bytes.to_string()).with_context(|| format!("cannot write {bytes} to {}", file.display()))
     }
 
-    /// Bytes that the group uses: with what of its programs and files the kernel keeps at hand.
+    /// Whether a process is in the group.
     ///
     /// # Errors
     /// When the kernel does not say.
-    pub fn used(&self) -> Result<u64> {
-        let file = self.either(["memory.usage_in_bytes", "memory.current"])?;
+    pub fn holds(&self, pid: Option<u32>) -> Result<bool> {
+        let file = self.group.join("cgroup.procs");
         let text = fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
-        text.trim().parse().with_context(|| format!("{} holds no number", file.display()))
+        Ok(text.lines().any(|line| line.parse().ok() == pid && pid.is_some()))
     }
 
     /// The file of that meaning in version 1 or 2 of the control groups.
