@@ -7,7 +7,8 @@ use kube::client::AuthError;
 use kube::config::{Config, KubeConfigOptions, Kubeconfig};
 use secrecy::{ExposeSecret, SecretString};
 
-use super::{ClientArgs, ConnectError, chain};
+use super::args::ClientArgs;
+use super::error::{ConnectError, chain};
 
 /// A description of a cluster.
 pub(super) struct Description {

@@ -20,8 +20,8 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tower::ServiceExt;
 
-use super::chain;
 use super::connector::Connector;
+use super::error::chain;
 
 /// Requests on one connection at a time. Half of what kube-apiserver allows, and less than any proxy of repute does.
 const PLACES: usize = 50;

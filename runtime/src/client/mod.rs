@@ -1,17 +1,17 @@
 //! The connection to the API server.
 
+mod args;
 mod connector;
 mod deadline;
+mod error;
 mod kubeconfig;
 mod lane;
 mod proxy;
 mod transport;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::Args;
 use http::HeaderValue;
 use http::header::USER_AGENT;
 use kube::Client;
@@ -23,23 +23,14 @@ use tower::retry::RetryLayer;
 
 use crate::build_info::BuildInfo;
 
+pub use args::ClientArgs;
 use connector::Connectors;
 use deadline::DeadlineLayer;
 pub use deadline::{Awaited, DeadlineError, Limits};
+pub use error::{ConnectError, chain};
 use kubeconfig::Description;
 pub use proxy::ProxyError;
 use transport::Transport;
-
-/// Which cluster to talk to.
-#[derive(Args, Clone, Debug, Default)]
-pub struct ClientArgs {
-    /// Path of a kubeconfig file [default: $KUBECONFIG, then ~/.kube/config, then the pod's own account]
-    #[arg(long, global = true, value_name = "FILE")]
-    pub kubeconfig: Option<PathBuf>,
-    /// Context of the kubeconfig file [default: its current context]
-    #[arg(long, global = true, value_name = "NAME")]
-    pub context: Option<String>,
-}
 
 /// Waits between repetitions, and their number.
 const RETRY_FIRST: Duration = Duration::from_millis(200);
@@ -56,66 +47,6 @@ pub enum Retry {
     /// The client, three times within a few seconds, whatever pause the server asks for: the caller is told and comes back
     /// later. (kube's own default is 15 times in silence, and a day's sleep where `Retry-After` says so.)
     Briefly,
-}
-
-/// Why there is no client.
-#[derive(Debug, thiserror::Error)]
-pub enum ConnectError {
-    /// The kubeconfig file that was named cannot be used.
-    #[error("cannot use the kubeconfig {}: {source}; check --kubeconfig, --context and the file's permissions", path.display())]
-    Kubeconfig {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        source: Box<kube::config::KubeconfigError>,
-    },
-    /// No kubeconfig was named and none could be found.
-    #[error(
-        "found no cluster to talk to: {0}; name a kubeconfig with --kubeconfig or $KUBECONFIG, or run inside a pod"
-    )]
-    Infer(String),
-    /// The kubeconfig names no context that exists.
-    #[error("the kubeconfig {} {problem}; name one with --context: {existing}", path.display())]
-    Context {
-        /// The file, or files.
-        path: PathBuf,
-        /// What is wrong.
-        problem: String,
-        /// Contexts that exist.
-        existing: String,
-    },
-    /// The token cannot be sent.
-    #[error(
-        "the kubeconfig's token, or that of its exec plugin, holds a line break or another character that no header may"
-    )]
-    Token,
-    /// The program that gets credentials cannot be started.
-    #[error("cannot start {command}, which the kubeconfig gets its credentials from ({reason}); install it{hint}")]
-    ExecPlugin {
-        /// The program.
-        command: String,
-        /// The operating system's answer.
-        reason: String,
-        /// What the kubeconfig says about installing it, after a colon.
-        hint: String,
-    },
-    /// The client certificate is of an old kind.
-    #[error(
-        "the client certificate of the kubeconfig is X.509 version 1, which TLS here does not take; \
-         have it issued again as version 3, that is with any extension, such as extendedKeyUsage=clientAuth"
-    )]
-    CertificateVersion,
-    /// The proxy cannot be used.
-    #[error(transparent)]
-    Proxy(#[from] ProxyError),
-    /// The configuration was read, but no client can be made from it.
-    #[error("cannot make a client for {url}: {source}")]
-    Client {
-        /// The API server.
-        url: String,
-        /// What is wrong.
-        source: Box<kube::Error>,
-    },
 }
 
 /// A client, and what it talks to.
@@ -170,23 +101,6 @@ async fn connect_within(
         (Retry::Caller, _) | (Retry::Briefly, Err(_)) => builder.build(),
     };
     Ok(Connected { client, server })
-}
-
-/// An error and its causes on one line.
-#[must_use]
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        let cause = error.to_string();
-        // Many libraries repeat the cause in their own message.
-        if !text.contains(&cause) {
-            text.push_str(": ");
-            text.push_str(&cause);
-        }
-        source = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

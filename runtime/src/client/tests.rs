@@ -6,6 +6,8 @@ mod deadline;
 mod proxies;
 mod server;
 
+use std::path::PathBuf;
+
 use super::*;
 
 const BUILD: BuildInfo = BuildInfo { name: "test", version: "0", revision: None };
