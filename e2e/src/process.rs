@@ -10,7 +10,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -245,6 +245,14 @@ impl Drop for Daemon {
             let _ = child.wait();
         }
     }
+}
+
+/// Runs a command of this machine to its end.
+pub(crate) fn run(mut command: Command) -> Result<()> {
+    let output = command.output().with_context(|| format!("cannot run {}", command.get_program().display()))?;
+    let words = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{command:?} failed: {}", words.trim());
+    Ok(())
 }
 
 /// The last `lines` lines of every log below `lab_dir`, each under its name.

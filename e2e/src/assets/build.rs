@@ -6,8 +6,8 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 
-use super::Recipe;
 use super::module::Module;
+use super::recipe::Recipe;
 use crate::progress::{say, step};
 
 /// Builds the binary of `recipe` to `path`, unless another process has done so in the meantime.

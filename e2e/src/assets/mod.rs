@@ -5,6 +5,7 @@
 
 mod build;
 mod module;
+mod recipe;
 
 use std::path::{Path, PathBuf};
 
@@ -12,6 +13,7 @@ use anyhow::{Context as _, Result};
 
 use crate::progress::say;
 use module::Module;
+use recipe::Recipe;
 
 /// A program that the lab runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -27,19 +29,6 @@ pub enum Tool {
     NatsServer,
     Coredns,
     Pause,
-}
-
-/// What is known about a [`Tool`] before it is built.
-#[derive(Debug)]
-struct Recipe {
-    /// File name of the binary.
-    binary: &'static str,
-    /// Directory under `e2e/tools` with the `go.mod` that pins it.
-    module: &'static str,
-    /// Import path of the `main` package.
-    package: &'static str,
-    /// Module whose required version is the binary's version; `None` for our own programs.
-    pinned_by: Option<&'static str>,
 }
 
 const KUBERNETES: Option<&str> = Some("k8s.io/kubernetes");

@@ -8,7 +8,7 @@ use anyhow::{Result, ensure};
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
-use super::print;
+use super::output::print;
 use crate::assets;
 use crate::bench::contender::Contender;
 use crate::bench::{replay, snapshot};

@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::Args;
 use serde::Serialize;
 
-use super::print;
+use super::output::print;
 use crate::cluster::Level;
 use crate::packages;
 

@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 use serde_json::json;
 
-use super::print;
+use super::output::print;
 use crate::assets;
 use crate::bench::snapshot;
 use crate::cluster::{Cluster, Level};

@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::Args;
 
 use super::clusters::start;
-use super::print;
+use super::output::print;
 use crate::assets;
 use crate::cluster::{Cluster, Level};
 use crate::demo::show;

@@ -4,6 +4,7 @@ mod bench;
 mod check;
 mod clusters;
 mod demo;
+mod output;
 mod soak;
 mod test;
 mod test_run;
@@ -11,7 +12,6 @@ mod test_run;
 use std::io::Write as _;
 use std::process::ExitCode;
 
-use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 const EXAMPLES: &str = "Examples:
@@ -71,10 +71,4 @@ pub fn main() -> ExitCode {
         let _ = writeln!(std::io::stderr().lock(), "error: {error:#}");
         ExitCode::FAILURE
     })
-}
-
-/// Writes one line to standard output.
-fn print(line: impl AsRef<str>) -> Result<()> {
-    writeln!(std::io::stdout().lock(), "{}", line.as_ref())?;
-    Ok(())
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::{Context as _, Result};
 use clap::Args;
 
-use super::print;
+use super::output::print;
 use crate::assets;
 use crate::cluster::Level;
 use crate::faults::soak::{Outcome, Plan, soak};

@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use serde::Deserialize;
 
-use super::print;
+use super::output::print;
 use super::test_run::{Tally, end_children_on_signals, run as run_tests};
 use crate::assets::{self, Tool};
 use crate::cluster::Level;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::Cluster;
+use super::handle::Cluster;
 use super::pki::Pki;
 use crate::assets::{Tool, ensure as binary};
 use crate::process::Daemon;

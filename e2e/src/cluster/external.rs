@@ -1,14 +1,14 @@
 //! Clusters that the lab does not run itself: kind's, and those that exist.
 
 use std::fs;
-use std::path::Path;
-use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 use kube::config::Kubeconfig;
 
-use super::{Cluster, ClusterBuilder, LEVEL_FILE, Level};
-use crate::assets::{self, Tool};
+use super::builder::ClusterBuilder;
+use super::handle::{Cluster, LEVEL_FILE};
+use super::level::Level;
+use crate::process::run;
 use crate::progress::step;
 use crate::provider::{Provider, kind};
 
@@ -40,29 +40,6 @@ pub(super) async fn start(builder: &ClusterBuilder) -> Result<Cluster> {
     Ok(cluster)
 }
 
-/// kubectl for a lab's cluster. That of a kind cluster is the node's own: of the cluster's release by construction, and
-/// there without Go. It sees the node's files, not this machine's: pass documents on standard input.
-pub(super) fn kubectl(provider: &Provider, dir: &Path) -> Result<Command> {
-    if let Provider::Kind(name) = provider {
-        let mut command = Command::new("docker");
-        command.args(["exec", "--interactive", &format!("{name}-control-plane"), "kubectl"]);
-        command.arg("--kubeconfig=/etc/kubernetes/admin.conf");
-        return Ok(command);
-    }
-    let mut command = Command::new(assets::ensure(Tool::Kubectl)?);
-    // Discovery of one cluster must not be served from the cache of another at the same address.
-    command.env("KUBECACHEDIR", dir.join("kubectl-cache")).env("KUBECONFIG", dir.join("kubeconfig"));
-    Ok(command)
-}
-
-/// Runs one of kind's commands.
-pub(crate) fn run(mut command: Command) -> Result<()> {
-    let output = command.output().with_context(|| format!("cannot run {}", command.get_program().display()))?;
-    let words = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "{command:?} failed: {}", words.trim());
-    Ok(())
-}
-
 /// The user's kubeconfig with `context` as its current one, whatever theirs is.
 fn only_context(mut config: Kubeconfig, context: &str) -> Result<Vec<u8>> {
     let names: Vec<_> = config.contexts.iter().map(|named| named.name.as_str()).collect();
@@ -85,12 +62,5 @@ mod tests {
         assert_eq!(written["current-context"], "trial");
         let refused = only_context(config, "tria").unwrap_err().to_string();
         assert!(refused.contains("prod, trial"), "{refused}");
-    }
-
-    #[test]
-    fn kubectl_of_a_kind_cluster_runs_on_its_node() {
-        let command = kubectl(&Provider::Kind("c".to_owned()), Path::new("/lab")).unwrap();
-        let line = format!("{command:?}").replace('"', "");
-        assert_eq!(line, "docker exec --interactive c-control-plane kubectl --kubeconfig=/etc/kubernetes/admin.conf");
     }
 }

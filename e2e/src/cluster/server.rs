@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 
+use super::builder::ClusterBuilder;
 use super::pki::Pki;
-use super::{Cluster, ClusterBuilder};
 use crate::assets::{Tool, ensure as binary};
 use crate::lab::NODE_IP;
 use crate::process::Daemon;
@@ -76,10 +76,9 @@ fn audit_arguments(builder: &ClusterBuilder, policy: &str) -> Result<[String; 3]
 }
 
 /// Waits until `/readyz` says ok, or a component has ended.
-pub(super) async fn await_ready(cluster: &Cluster) -> Result<()> {
-    let client = cluster.client().await?;
+pub(super) async fn await_ready(client: &kube::Client, components: &[Daemon]) -> Result<()> {
     let ready = await_condition("kube-apiserver is ready", Duration::from_secs(60), async || {
-        if cluster.components.iter().any(|component| component.exit_status().is_some()) {
+        if components.iter().any(|component| component.exit_status().is_some()) {
             return Ok(Some(()));
         }
         let answer = client.request_text(http::Request::get("/readyz").body(Vec::new())?).await?;
@@ -88,6 +87,6 @@ pub(super) async fn await_ready(cluster: &Cluster) -> Result<()> {
     })
     .await;
     // A dead component explains more than the probe that failed because of it.
-    cluster.components.iter().try_for_each(Daemon::ensure_running)?;
+    components.iter().try_for_each(Daemon::ensure_running)?;
     ready
 }

@@ -8,8 +8,9 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::{cgroups, kernel, machine, namespace_of, netns, owner};
-use crate::cluster::external::run;
+use super::netns::namespace_of;
+use super::{cgroups, kernel, machine, netns, owner};
+use crate::process::run;
 use crate::progress::say;
 use crate::provider::{Provider, kind};
 

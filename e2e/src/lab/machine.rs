@@ -8,7 +8,8 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 
-use super::{namespace_of, owner};
+use super::netns::namespace_of;
+use super::owner;
 use crate::progress::say;
 use crate::wait::await_condition;
 

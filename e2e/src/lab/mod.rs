@@ -14,11 +14,11 @@ use std::sync::Once;
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::cluster::{ClusterBuilder, Level};
 use crate::process::Daemon;
 use crate::provider::Provider;
 
 pub use machine::NodeGuard;
+pub(crate) use netns::namespace_of;
 pub use netns::{NODE_IP, on_host};
 pub use owner::Lifetime;
 
@@ -122,12 +122,6 @@ impl Lab {
     /// When `ip` cannot be run.
     pub fn pids(&self) -> Result<Vec<i32>> {
         netns::pids(&self.namespace())
-    }
-
-    /// A cluster of `level`, to be configured and started. A lab holds one at most: make a second lab for a second one.
-    #[must_use]
-    pub fn cluster(&self, level: Level) -> ClusterBuilder {
-        ClusterBuilder::new(self, level)
     }
 
     /// A process of the lab, not started yet. Its output goes to `logs/<name>.log`.
@@ -235,10 +229,6 @@ pub(crate) fn report_failure(lab: &Lab, name: &str) {
     let kept = owner::keep_logs(&lab.dir, &lab.name)
         .map_or_else(|error| format!("not kept: {error:#}"), |path| path.display().to_string());
     eprintln!("`{name}` failed in lab `{}`; its logs: {kept}\n{}", lab.name, lab.log_tails(25));
-}
-
-pub(crate) fn namespace_of(lab: &str) -> String {
-    format!("meshsync-lab-{lab}")
 }
 
 fn check_name(name: &str) -> Result<()> {

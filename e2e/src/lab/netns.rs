@@ -26,6 +26,11 @@ link set node0 up
 route add default via 10.99.0.2 dev node0
 ";
 
+/// Name of the namespace of the lab `lab`, which is also that of its control group.
+pub(crate) fn namespace_of(lab: &str) -> String {
+    format!("meshsync-lab-{lab}")
+}
+
 /// Path at which `ip` keeps the namespace `name`.
 pub(super) fn path(name: &str) -> PathBuf {
     PathBuf::from("/run/netns").join(name)

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
-use super::{NODE_NAME, PAUSE_IMAGE, write_file};
+use super::{NODE_NAME, PAUSE_IMAGE};
 use crate::lab::NODE_IP;
 
 /// Addresses of the node's pods.
@@ -130,4 +130,11 @@ fn corefile(kubeconfig: &Path) -> String {
         ".:53 {{\n  bind {NODE_IP}\n  errors\n  kubernetes cluster.local in-addr.arpa {{\n    kubeconfig {} lab\n  }}\n}}\n",
         kubeconfig.display()
     )
+}
+
+/// Writes `content` to `dir/name` and returns that path.
+fn write_file(dir: &Path, name: &str, content: &[u8]) -> Result<PathBuf> {
+    let path = dir.join(name);
+    fs::write(&path, content).with_context(|| format!("cannot write {}", path.display()))?;
+    Ok(path)
 }
