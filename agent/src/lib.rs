@@ -21,3 +21,8 @@ pub mod snapshot;
 pub mod stream;
 pub mod verify;
 pub mod watch;
+
+use meshsync_runtime::build_info::BuildInfo;
+
+/// Name, version and revision of this binary.
+pub const BUILD: BuildInfo = BuildInfo::new("meshsync-agent");

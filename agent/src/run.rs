@@ -17,8 +17,8 @@ use meshsync_runtime::tasks::Supervisor;
 use prometheus_client::registry::Registry;
 use tokio::sync::{Notify, mpsc, watch};
 
+use crate::BUILD;
 use crate::admin::{self, Admin};
-use crate::cli::BUILD;
 use crate::cluster_id::ask_cluster_id;
 use crate::config::{self, Candidate, ConfigSource};
 use crate::discover::{Discovery, DiscoveryDeps, Health, InForce, Planner, PlannerDeps, Served};

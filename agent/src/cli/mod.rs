@@ -2,6 +2,7 @@
 
 mod broker;
 mod narrow;
+mod progress;
 mod run;
 mod snapshot;
 mod source;
@@ -9,20 +10,13 @@ mod tail;
 mod verify;
 
 use std::ffi::OsString;
-use std::io::{self, IsTerminal};
-use std::time::Duration;
 
 use clap::{Parser, Subcommand};
-use indicatif::{ProgressBar, ProgressStyle};
-use meshsync_runtime::build_info::BuildInfo;
 use meshsync_runtime::client::ClientArgs;
 use meshsync_runtime::open_files;
 use meshsync_runtime::telemetry::{self, LogArgs};
 
 pub use run::RunArgs;
-
-/// Facts about this binary.
-pub const BUILD: BuildInfo = BuildInfo::new("meshsync-agent");
 
 /// Keeps a live snapshot of a Kubernetes cluster and publishes it to NATS
 #[derive(Debug, Parser)]
@@ -114,19 +108,6 @@ fn with_two_dashes(args: impl Iterator<Item = OsString>) -> impl Iterator<Item =
         }
         arg
     })
-}
-
-/// A bar on a terminal, nothing elsewhere.
-fn progress(types: usize) -> ProgressBar {
-    if !io::stderr().is_terminal() {
-        return ProgressBar::hidden();
-    }
-    let bar = ProgressBar::new(types as u64);
-    if let Ok(style) = ProgressStyle::with_template("{bar:32} {pos}/{len} types, {elapsed}  {msg}") {
-        bar.set_style(style);
-    }
-    bar.enable_steady_tick(Duration::from_millis(200));
-    bar
 }
 
 #[cfg(test)]

@@ -10,10 +10,10 @@ use meshsync_runtime::client::{ClientArgs, Connected, Retry, connect};
 use meshsync_runtime::probes::PROBES_EVERYWHERE;
 use meshsync_runtime::shutdown::Shutdown;
 
-use super::BUILD;
 use super::broker::{AccessArgs, variable};
 use super::narrow::NarrowArgs;
 use super::source::SourceArgs;
+use crate::BUILD;
 use crate::publish::broker::BrokerConfig;
 use crate::run::{self, Output, Settings};
 

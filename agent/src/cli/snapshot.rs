@@ -16,7 +16,7 @@ use meshsync_runtime::client::{ClientArgs, Connected, Retry, chain, connect};
 use meshsync_runtime::discovery::{Discovered, discover};
 
 use self::read::read_all;
-use super::BUILD;
+use crate::BUILD;
 use crate::dump::{self, NewFile};
 use crate::snapshot::Store;
 use crate::watch::WatchSpec;

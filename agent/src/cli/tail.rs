@@ -13,7 +13,8 @@ use meshsync_crds::pattern::TypePattern;
 use self::follow::{Came, Message};
 use self::types::{TypeFilter, type_of};
 use super::broker::BrokerArgs;
-use crate::object::fields::{Field, find, split};
+use crate::object::fields::{Field, find};
+use crate::object::split::split;
 use crate::object::{Outline, text};
 
 /// What to follow.

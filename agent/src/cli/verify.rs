@@ -17,8 +17,9 @@ use serde_json::json;
 
 use super::broker::BrokerArgs;
 use super::narrow::NarrowArgs;
+use super::progress::progress;
 use super::source::SourceArgs;
-use super::{BUILD, progress};
+use crate::BUILD;
 use crate::config::read_once;
 use crate::stream::{Subjects, open};
 use crate::verify::{Difference, Found, State, VerifyError, compare, strangers};

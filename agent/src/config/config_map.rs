@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use kube::Client;
 use meshsync_crds::names::AGENT_CONFIG_KEY;
 
-use super::{Candidate, Candidates, read};
+use super::candidate::{Candidate, Candidates, read};
 use crate::object::event::WatchStatus;
 use crate::object::{EventKind, FrameSplitter, WatchEvent};
 use crate::watch::pace::{Pace, jitter};

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::{Candidate, Candidates, read};
+use super::candidate::{Candidate, Candidates, read};
 
 /// How often the file is looked at. A mounted ConfigMap is replaced by a link, which file watching misses easily.
 const EVERY: Duration = Duration::from_secs(1);

@@ -3,6 +3,7 @@
 //! Whatever the source, a document that cannot be read changes nothing: the last good one stays in force and what is wrong
 //! with the new one is reported.
 
+mod candidate;
 mod config_map;
 mod file;
 
@@ -14,6 +15,9 @@ use kube::Client;
 use meshsync_crds::agent_config::AgentConfig;
 use meshsync_crds::narrowing::Narrowing;
 use tokio::sync::watch;
+
+pub use candidate::Candidate;
+use candidate::Candidates;
 
 /// Where to read the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,23 +33,6 @@ pub enum ConfigSource {
     File(PathBuf),
     /// Fixed.
     Fixed(Box<AgentConfig>),
-}
-
-/// A configuration as it came, not yet held against what the API server serves.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Candidate {
-    /// None has come yet.
-    Awaited,
-    /// It could be read.
-    Read(Arc<AgentConfig>),
-    /// It could not be read; the message says why.
-    Unreadable(String),
-}
-
-/// Where candidates go.
-struct Candidates<'a> {
-    sender: watch::Sender<Candidate>,
-    narrowing: &'a Narrowing,
 }
 
 /// Follows `source` into `candidates`, for ever; each configuration is narrowed first.
@@ -90,34 +77,6 @@ pub async fn read_once(
         Some(Candidate::Awaited) | None => {
             Err(format!("the configuration cannot be read within {} s: {place}", within.as_secs()))
         }
-    }
-}
-
-impl Candidates<'_> {
-    /// Passes on what is new.
-    fn offer(&self, candidate: Candidate) {
-        let candidate = match candidate {
-            Candidate::Read(config) => Candidate::Read(Arc::new(self.narrowing.config(Arc::unwrap_or_clone(config)))),
-            other => other,
-        };
-        self.sender.send_if_modified(|current| {
-            let is_new = *current != candidate;
-            if is_new {
-                if let Candidate::Unreadable(message) = &candidate {
-                    tracing::error!("{message}; the last good configuration stays in force");
-                }
-                *current = candidate;
-            }
-            is_new
-        });
-    }
-}
-
-/// Reads a document that was found at `place`.
-fn read(place: &str, text: &str) -> Candidate {
-    match AgentConfig::parse(text) {
-        Ok(config) => Candidate::Read(Arc::new(config)),
-        Err(error) => Candidate::Unreadable(format!("{place}: {error}")),
     }
 }
 

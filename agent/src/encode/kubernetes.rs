@@ -2,7 +2,8 @@
 
 use super::envelope::{Deleted, Detail, EncodeError, EventType, data_message};
 use super::members::Members;
-use crate::object::fields::{Field, find, split};
+use crate::object::fields::{Field, find};
+use crate::object::split::split;
 use crate::object::utf8;
 
 /// Appends the message for an object that exists. `body` comes from [`crate::object::prepare`].

@@ -6,11 +6,12 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::error::{ObjectError, utf8};
-use super::fields::{find, split};
+use super::fields::find;
 use super::identity::ResourceVersion;
 use super::outline::Outline;
 use super::prepare::{Prepared, TypeContext, prepare, prepare_outline};
 use super::scan::Scan;
+use super::split::split;
 use super::text;
 
 /// Annotation on the bookmark that ends the initial events of a streamed list (`sendInitialEvents`).

@@ -16,6 +16,7 @@ mod prepare;
 mod redact;
 mod scan;
 mod skip;
+pub mod split;
 #[cfg(test)]
 mod tests;
 pub mod text;

@@ -6,10 +6,11 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::compact::write_compact;
 use super::error::{ObjectError, utf8};
-use super::fields::{Field, find, split};
+use super::fields::{Field, find};
 use super::identity::{ObjectName, ResourceVersion, Uid};
 use super::outline::Outline;
 use super::redact::{DATA_PLACEHOLDER, SECRET_FIELDS, TEXT_PLACEHOLDER, Traces, write_values_redacted};
+use super::split::split;
 use super::text;
 
 /// Changes whenever the same object is prepared into another body than before: what an earlier version stored is then

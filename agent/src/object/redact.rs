@@ -4,7 +4,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use super::error::ObjectError;
-use super::fields::{Field, split};
+use super::fields::Field;
+use super::split::split;
 use super::text;
 
 /// What every value under `data` of a Secret becomes: valid base64, of `REDACTED`.

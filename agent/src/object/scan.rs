@@ -60,7 +60,7 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// The members of an object, as [`super::fields::split`] gives them. `inner` may read the value of a member itself, and
+    /// The members of an object, as [`super::split::split`] gives them. `inner` may read the value of a member itself, and
     /// says whether it did: then the value is left empty.
     pub(super) fn fields(
         &mut self,

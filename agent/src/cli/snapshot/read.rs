@@ -7,7 +7,7 @@ use std::sync::Arc;
 use futures::{StreamExt, stream};
 use kube::Client;
 
-use crate::cli::progress;
+use crate::cli::progress::progress;
 use crate::publish::queue::Queue;
 use crate::snapshot::Store;
 use crate::watch::{Board, Reach, RequestError, WatchSpec, list_once};

@@ -4,7 +4,8 @@ use std::borrow::Cow;
 
 use crate::encode::Detail;
 use crate::encode::members::Members;
-use crate::object::fields::{Field, find, split};
+use crate::object::fields::{Field, find};
+use crate::object::split::split;
 use crate::object::{ObjectError, text};
 
 /// Label in which Meshery keeps the id of the design that an object was deployed from.

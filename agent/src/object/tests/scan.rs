@@ -69,7 +69,7 @@ const PIECES: [&str; 30] = [
 fn readings(text: &str) -> String {
     let bytes = text.as_bytes();
     let event = WatchEvent::parse(bytes).map(|event| (format!("{:?}", event.kind), event.object.to_owned()));
-    format!("{:?} {:?} {:?} {event:?}", ListPage::parse(bytes), Outline::parse(text), fields::split(text, "test"))
+    format!("{:?} {:?} {:?} {event:?}", ListPage::parse(bytes), Outline::parse(text), split::split(text, "test"))
 }
 
 fn agree(text: &str) -> Result<(), TestCaseError> {
