@@ -24,7 +24,7 @@ pub const LABEL_MESHSYNC_NAME: &str = "meshery.layer5.io/meshsync-name";
 pub const LABEL_MESHSYNC_NAMESPACE: &str = "meshery.layer5.io/meshsync-namespace";
 
 /// Pod template annotation whose change rolls the agent: set when the agent did not acknowledge a configuration in time.
-pub const ANNOTATION_RESTARTED_AT: &str = "meshery.layer5.io/restarted-at";
+pub const ANNOTATION_RESTARTED_FOR: &str = "meshery.layer5.io/restarted-for";
 
 /// ClusterRole that bounds what any agent may be granted; administrators narrow it.
 pub const CEILING_CLUSTER_ROLE: &str = "meshsync-agent-ceiling";

@@ -1,26 +1,26 @@
-//! Errors by what is to be done about them.
+//! Errors, classified by what the operator does about them.
 
 use std::time::Duration;
 
-/// Decides the action after a failed reconciliation.
+/// Decides what follows a failed reconciliation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
-    /// The MeshSync is wrong: nothing helps but an edit, which triggers a reconciliation anyway.
+    /// The MeshSync is invalid. Only an edit helps, and an edit triggers a reconciliation by itself.
     Invalid,
-    /// Something that it refers to is not there yet. Not an error.
+    /// Something that it needs does not exist yet. This is no error.
     Waiting,
-    /// Somebody else wrote at the same moment, or owns a field.
+    /// Another client wrote at the same moment, or owns a field.
     Conflict,
     /// The operator lacks a right.
     Forbidden,
-    /// Try again.
+    /// The failure may pass by itself.
     Transient,
-    /// The operator is wrong. Trying again may help after an upgrade only.
+    /// The operator has a bug. Only an upgrade helps.
     Bug,
 }
 
 impl Class {
-    /// When to look again.
+    /// How long to wait before the next attempt.
     #[must_use]
     pub fn retry_after(self) -> Duration {
         Duration::from_secs(match self {
@@ -40,32 +40,42 @@ pub enum Error {
     /// A request to the API server failed.
     #[error("cannot {action}: {source}")]
     Api {
-        /// What was tried, e.g. `apply Deployment meshery/meshsync-agent`.
+        /// What was attempted, e.g. `apply Deployment meshery/meshsync-agent`.
         action: String,
-        /// What came back.
+        /// The answer.
         source: Box<kube::Error>,
     },
     /// An object that the operator builds cannot be written as JSON.
     #[error("cannot write {0} as JSON: {1}; this is a bug of the operator, please report it")]
     Serialize(&'static str, serde_json::Error),
-    /// Something that comes by itself is not there yet.
+    /// A request cannot be built.
+    #[error("cannot build a request: {0}; this is a bug of the operator, please report it")]
+    Request(http::Error),
+    /// Discovery failed.
+    #[error("cannot read which types the API server serves: {0}")]
+    Discovery(#[from] meshsync_runtime::discovery::DiscoveryError),
+    /// The operating system gives no random numbers, which a token is made of.
+    #[error("no random numbers for a token: {0}")]
+    Random(getrandom::Error),
+    /// Something that is going to appear by itself does not exist yet.
     #[error("waiting: {0}")]
     Waiting(String),
 }
 
 impl Error {
-    /// Names what was tried.
+    /// An error of a request, with what the request was to do.
     pub fn api(action: impl Into<String>) -> impl FnOnce(kube::Error) -> Self {
         let action = action.into();
         |source| Self::Api { action, source: Box::new(source) }
     }
 
-    /// What is to be done.
+    /// The class of this error.
     #[must_use]
     pub fn class(&self) -> Class {
         match self {
             Self::Waiting(_) => Class::Waiting,
-            Self::Serialize(..) => Class::Bug,
+            Self::Serialize(..) | Self::Request(_) => Class::Bug,
+            Self::Random(_) | Self::Discovery(_) => Class::Transient,
             Self::Api { source, .. } => match source.as_ref() {
                 kube::Error::Api(status) => match status.code {
                     403 => Class::Forbidden,
@@ -78,7 +88,7 @@ impl Error {
         }
     }
 
-    /// Static reason for condition, event and metric alike.
+    /// The reason in conditions, events and metrics.
     #[must_use]
     pub fn reason(&self) -> &'static str {
         match self.class() {

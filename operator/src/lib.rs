@@ -4,10 +4,10 @@
 //! [`meshsync::validate`] gives the only input of → [`meshsync::build`] → [`meshsync::apply`] → [`meshsync::status`].
 
 pub mod cli;
+pub mod cluster_info;
 pub mod error;
 pub mod meshsync;
 pub mod metrics;
 mod quantity;
 pub mod run;
-pub mod surroundings;
 pub mod triggers;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use futures::StreamExt;
 use kube::runtime::events::{Recorder, Reporter};
-use kube::runtime::{Controller, WatchStreamExt, watcher};
+use kube::runtime::{Controller, watcher};
 use kube::{Api, Client};
 use meshsync_crds::MeshSync;
 use meshsync_runtime::build_info::BuildInfo;
@@ -17,30 +17,27 @@ use meshsync_runtime::shutdown::Shutdown;
 use meshsync_runtime::tasks::Supervisor;
 use prometheus_client::registry::Registry;
 use tokio::sync::{Notify, watch};
-use tokio::time::Instant;
 
-use crate::meshsync::controller::{Context, on_error, reconcile};
-use crate::meshsync::sweep::sweep;
+use crate::cluster_info::{ClusterInfo, ClusterInfoWatcher};
+use crate::meshsync::context::Context;
+use crate::meshsync::controller::{on_error, reconcile};
+use crate::meshsync::events::Events;
+use crate::meshsync::garbage_collect;
 use crate::meshsync::validate::Defaults;
 use crate::metrics::Metrics;
-use crate::surroundings::{Gatherer, Surroundings};
 use crate::triggers;
 
-/// Wait after a sweep that failed.
-const RETRY: Duration = Duration::from_secs(5);
-/// Longer than any reconciliation takes.
-const SWEEP_AGAIN: Duration = Duration::from_secs(30);
-/// Time for the tasks to end.
+/// How long the tasks may take to end.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// What an operator is to do.
+/// Settings of an operator.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Namespace that it runs in.
+    /// Namespace that the operator runs in.
     pub namespace: String,
-    /// What is used where a MeshSync says nothing.
+    /// Values for fields that a MeshSync leaves out.
     pub defaults: Defaults,
-    /// Probes and metrics.
+    /// Address of probes and metrics.
     pub probe_address: SocketAddr,
 }
 
@@ -58,47 +55,45 @@ pub async fn run(settings: Settings, client: Client, build: &BuildInfo, shutdown
     let router = probes::router(readiness.clone(), Arc::new(registry));
     tasks.spawn("probes", serve(listener, router, "probes and metrics", shutdown.clone()));
 
-    let (surroundings, gathered) = watch::channel(None);
-    let look_again = Arc::new(Notify::new());
+    let (sender, cluster_info) = watch::channel(None);
+    let refresh = Arc::new(Notify::new());
     let changed = Arc::new(Notify::new());
-    let gate = readiness.gate("crd", "the CustomResourceDefinition has not been looked for yet");
-    let gatherer = Gatherer::new(client.clone(), settings.namespace, gate);
-    let gathering = gatherer.run(surroundings, look_again.clone(), changed.clone());
-    tasks.spawn("surroundings", shutdown.clone().interrupts(gathering));
-    let (follower, told) = (client.clone(), look_again.clone());
+    let gate = readiness.gate("crd", "the CustomResourceDefinition has not been read yet");
+    let watcher = ClusterInfoWatcher::new(client.clone(), settings.namespace, gate);
+    let watching = watcher.run(sender, refresh.clone(), changed.clone());
+    tasks.spawn("cluster-info", shutdown.clone().interrupts(watching));
+    let triggers = triggers::watch_cluster_info(client.clone(), refresh);
+    tasks.spawn("cluster-info-triggers", shutdown.clone().interrupts(triggers));
+    let triggers = triggers::watch_children(client.clone(), changed.clone());
+    tasks.spawn("child-triggers", shutdown.clone().interrupts(triggers));
     tasks.spawn(
-        "triggers",
-        shutdown.clone().interrupts(async move { triggers::follow_surroundings(follower, &told).await }),
+        "garbage-collection",
+        shutdown.clone().interrupts(garbage_collect::run(client.clone(), cluster_info.clone())),
     );
-    let (follower, told) = (client.clone(), changed.clone());
-    tasks.spawn(
-        "children",
-        shutdown.clone().interrupts(async move { triggers::follow_children(follower, &told).await }),
-    );
-    tasks.spawn("sweep", shutdown.clone().interrupts(sweep_departed(client.clone(), gathered.clone())));
+    let reporter = Reporter { controller: build.name.to_owned(), instance: None };
+    let recorder = Recorder::new(client.clone(), reporter);
     let context = Arc::new(Context {
         client: client.clone(),
-        surroundings: gathered.clone(),
+        cluster_info: cluster_info.clone(),
         defaults: settings.defaults,
         metrics,
-        recorder: Recorder::new(client.clone(), Reporter { controller: build.name.to_owned(), instance: None }),
+        events: Events::new(recorder),
         waiting: Default::default(),
-        told: Default::default(),
     });
-    tasks.spawn("controller", control(client, context, gathered, changed, shutdown.clone()));
+    tasks.spawn("controller", control(client, context, cluster_info, changed, shutdown.clone()));
     tasks.run(GRACE).await.context("the operator stops")
 }
 
-/// Runs the controller once the CustomResourceDefinition is there.
+/// Runs the controller once the CustomResourceDefinition has been read.
 async fn control(
     client: Client,
     context: Arc<Context>,
-    mut gathered: watch::Receiver<Option<Surroundings>>,
+    mut cluster_info: watch::Receiver<Option<ClusterInfo>>,
     changed: Arc<Notify>,
     shutdown: Shutdown,
 ) -> Result<(), String> {
     tokio::select! {
-        there = gathered.wait_for(Option::is_some) => there.map(drop).map_err(|error| error.to_string())?,
+        known = cluster_info.wait_for(Option::is_some) => known.map(drop).map_err(|error| error.to_string())?,
         () = shutdown.requested() => return Ok(()),
     }
     let triggers = futures::stream::unfold(changed, async |changed| {
@@ -113,52 +108,4 @@ async fn control(
         .for_each(|_| std::future::ready(()))
         .await;
     if shutdown.has_begun() { Ok(()) } else { Err("the controller's stream ended".to_owned()) }
-}
-
-/// Sweeps at the start and whenever a MeshSync goes: at once, and again when a reconciliation that was under way has
-/// ended, which may have made anew what the first sweep took.
-async fn sweep_departed(client: Client, mut gathered: watch::Receiver<Option<Surroundings>>) {
-    if gathered.wait_for(Option::is_some).await.is_err() {
-        return;
-    }
-    let mut due = true;
-    let mut again: Option<Instant> = None;
-    let mut events =
-        std::pin::pin!(watcher(Api::<MeshSync>::all(client.clone()), watcher::Config::default()).default_backoff());
-    loop {
-        if due {
-            match sweep(&client).await {
-                Ok(removed) if removed.is_empty() => due = false,
-                Ok(removed) => {
-                    tracing::info!(?removed, "swept what departed MeshSyncs left");
-                    due = false;
-                }
-                Err(error) => {
-                    tracing::warn!(%error, retry_in = ?RETRY, "cannot sweep");
-                    tokio::time::sleep(RETRY).await;
-                    continue;
-                }
-            }
-        }
-        let later = async {
-            match again {
-                Some(at) => tokio::time::sleep_until(at).await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            event = events.next() => match event {
-                Some(Ok(watcher::Event::Delete(_) | watcher::Event::InitDone)) => {
-                    due = true;
-                    again = Some(Instant::now() + SWEEP_AGAIN);
-                }
-                Some(_) => {}
-                None => return,
-            },
-            () = later => {
-                due = true;
-                again = None;
-            }
-        }
-    }
 }

@@ -1,7 +1,9 @@
-//! What is watched besides MeshSyncs, so that a change is acted upon at once.
+//! Watches on other objects than MeshSyncs, so that the operator reacts to a change at once.
 //!
-//! Not through the controller's own `owns` and `watches`: there, one watch that fails starves all others. Here each keeps
-//! its errors to itself and only tells that something changed.
+//! The controller's own `owns` and `watches` are not used, because there one failing watch starves all others. Here a failing
+//! watch disturbs no other one, and each only notifies that something changed.
+
+use std::sync::Arc;
 
 use futures::StreamExt;
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
@@ -16,48 +18,49 @@ use meshsync_crds::names::{CEILING_CLUSTER_ROLE, CRD_NAME, LABEL_MESHSYNC_UID};
 use serde::de::DeserializeOwned;
 use tokio::sync::Notify;
 
-/// Tells of changes of the definition, whose annotation reaches every MeshSync, and of the ceiling and its binding.
-pub async fn follow_surroundings(client: Client, look_again: &Notify) {
+/// Notifies of changes of the CustomResourceDefinition, whose annotation concerns every MeshSync, and of the ceiling and its
+/// binding.
+pub async fn watch_cluster_info(client: Client, refresh: Arc<Notify>) {
     tokio::join!(
-        follow_one::<CustomResourceDefinition>(&client, CRD_NAME, look_again),
-        follow_one::<ClusterRole>(&client, CEILING_CLUSTER_ROLE, look_again),
-        follow_one::<ClusterRoleBinding>(&client, CEILING_CLUSTER_ROLE, look_again),
+        watch_named::<CustomResourceDefinition>(&client, CRD_NAME, &refresh),
+        watch_named::<ClusterRole>(&client, CEILING_CLUSTER_ROLE, &refresh),
+        watch_named::<ClusterRoleBinding>(&client, CEILING_CLUSTER_ROLE, &refresh),
     );
 }
 
-/// Tells of changes of children: what somebody changed or deleted is put right.
-pub async fn follow_children(client: Client, changed: &Notify) {
+/// Notifies of changes of children, so that the operator repairs what somebody changed or deleted.
+pub async fn watch_children(client: Client, changed: Arc<Notify>) {
     tokio::join!(
-        follow_kind::<Deployment>(&client, changed),
-        follow_kind::<StatefulSet>(&client, changed),
-        follow_kind::<ConfigMap>(&client, changed),
-        follow_kind::<Secret>(&client, changed),
-        follow_kind::<Service>(&client, changed),
-        follow_kind::<ServiceAccount>(&client, changed),
-        follow_kind::<NetworkPolicy>(&client, changed),
-        follow_kind::<Role>(&client, changed),
-        follow_kind::<RoleBinding>(&client, changed),
-        follow_kind::<ClusterRole>(&client, changed),
-        follow_kind::<ClusterRoleBinding>(&client, changed),
-        follow_kind::<FlowSchema>(&client, changed),
+        watch_kind::<Deployment>(&client, &changed),
+        watch_kind::<StatefulSet>(&client, &changed),
+        watch_kind::<ConfigMap>(&client, &changed),
+        watch_kind::<Secret>(&client, &changed),
+        watch_kind::<Service>(&client, &changed),
+        watch_kind::<ServiceAccount>(&client, &changed),
+        watch_kind::<NetworkPolicy>(&client, &changed),
+        watch_kind::<Role>(&client, &changed),
+        watch_kind::<RoleBinding>(&client, &changed),
+        watch_kind::<ClusterRole>(&client, &changed),
+        watch_kind::<ClusterRoleBinding>(&client, &changed),
+        watch_kind::<FlowSchema>(&client, &changed),
     );
 }
 
-async fn follow_one<K>(client: &Client, name: &str, notify: &Notify)
+async fn watch_named<K>(client: &Client, name: &str, notify: &Notify)
 where
     K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned + Send + 'static,
 {
-    follow::<K>(client, watcher::Config::default().fields(&format!("metadata.name={name}")), notify).await;
+    watch::<K>(client, watcher::Config::default().fields(&format!("metadata.name={name}")), notify).await;
 }
 
-async fn follow_kind<K>(client: &Client, notify: &Notify)
+async fn watch_kind<K>(client: &Client, notify: &Notify)
 where
     K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned + Send + 'static,
 {
-    follow::<K>(client, watcher::Config::default().labels(LABEL_MESHSYNC_UID), notify).await;
+    watch::<K>(client, watcher::Config::default().labels(LABEL_MESHSYNC_UID), notify).await;
 }
 
-async fn follow<K>(client: &Client, config: watcher::Config, notify: &Notify)
+async fn watch<K>(client: &Client, config: watcher::Config, notify: &Notify)
 where
     K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned + Send + 'static,
 {
@@ -65,7 +68,7 @@ where
     let mut events = std::pin::pin!(events);
     while let Some(event) = events.next().await {
         match event {
-            // What a watch begins with tells nothing new.
+            // The objects that exist when a watch starts are no change.
             Ok(watcher::Event::Init | watcher::Event::InitApply(_)) => {}
             Ok(_) => notify.notify_one(),
             Err(error) => tracing::warn!(%error, "cannot watch {}", K::kind(&())),

@@ -7,6 +7,8 @@ use meshsync_crds::names::OPERATOR_FIELD_MANAGER;
 use serde_json::Value;
 
 use super::build::{Built, Child, secret};
+use super::garbage_collect::remove_unwanted_broker;
+use super::requests::{delete, get};
 use super::validate::{Broker, Validated};
 use crate::error::Error;
 use crate::quantity::nanos;
@@ -54,7 +56,7 @@ pub async fn apply(client: &Client, input: Validated, built: Built) -> Result<Ap
             written.push(format!("{} {}", child.kind, child.name));
         }
     }
-    let removed = remove_orphans(client, &input).await?;
+    let removed = remove_unwanted_broker(client, &input).await?;
     Ok(Applied { input, written, removed })
 }
 
@@ -84,7 +86,7 @@ async fn apply_child(client: &Client, child: &Child) -> Result<bool, Error> {
     let request = Request::patch(format!("{path}?fieldManager={OPERATOR_FIELD_MANAGER}&force=true"))
         .header(http::header::CONTENT_TYPE, "application/apply-patch+yaml")
         .body(body)
-        .map_err(|error| Error::Waiting(error.to_string()))?;
+        .map_err(Error::Request)?;
     let action = format!("apply {} {}", child.kind, child.name);
     match client.request::<Value>(request).await {
         Ok(_) => Ok(true),
@@ -94,22 +96,6 @@ async fn apply_child(client: &Client, child: &Child) -> Result<bool, Error> {
             Err(Error::Waiting(format!("{} {} is replaced: {}", child.kind, child.name, status.message)))
         }
         Err(error) => Err(Error::api(action)(error)),
-    }
-}
-
-/// In the foreground: the name is free again once what belongs to the object, such as pods, is gone too.
-async fn delete(client: &Client, path: &str, kind: &str) -> Result<(), Error> {
-    let request = Request::delete(format!("{path}?propagationPolicy=Foreground"));
-    let request = request.body(Vec::new()).map_err(|error| Error::Waiting(error.to_string()))?;
-    client.request::<Value>(request).await.map(drop).map_err(Error::api(format!("delete {kind} at {path}")))
-}
-
-async fn get(client: &Client, path: &str, kind: &str) -> Result<Option<Value>, Error> {
-    let request = Request::get(path).body(Vec::new()).map_err(|error| Error::Waiting(error.to_string()))?;
-    match client.request::<Value>(request).await {
-        Ok(live) => Ok(Some(live)),
-        Err(kube::Error::Api(status)) if status.code == 404 => Ok(None),
-        Err(error) => Err(Error::api(format!("read {kind} at {path}"))(error)),
     }
 }
 
@@ -169,42 +155,11 @@ fn hash(text: &str) -> u64 {
     hasher.finish()
 }
 
-/// A managed broker that is no longer wanted goes, its token and its data included.
-async fn remove_orphans(client: &Client, input: &Validated) -> Result<Vec<String>, Error> {
-    if matches!(input.broker, Broker::Managed(_)) {
-        return Ok(Vec::new());
-    }
-    let (namespace, name) = (&input.identity.namespace, input.identity.broker());
-    let in_namespace =
-        |prefix: &str, plural: &str, name: &str| format!("{prefix}/namespaces/{namespace}/{plural}/{name}");
-    let orphans = [
-        ("StatefulSet", in_namespace("/apis/apps/v1", "statefulsets", &name)),
-        ("Service", in_namespace("/api/v1", "services", &name)),
-        ("Service", in_namespace("/api/v1", "services", &format!("{name}-pods"))),
-        ("NetworkPolicy", in_namespace("/apis/networking.k8s.io/v1", "networkpolicies", &name)),
-        ("ConfigMap", in_namespace("/api/v1", "configmaps", &name)),
-        ("Secret", in_namespace("/api/v1", "secrets", &name)),
-    ];
-    let mut removed = Vec::new();
-    for (kind, path) in orphans {
-        let Some(live) = get(client, &path, kind).await? else { continue };
-        // Somebody else's object of that name stays.
-        let label =
-            live.pointer("/metadata/labels").and_then(|labels| labels.get(meshsync_crds::names::LABEL_MESHSYNC_UID));
-        if label.and_then(Value::as_str) != Some(&input.identity.uid) {
-            continue;
-        }
-        delete(client, &path, kind).await?;
-        removed.push(format!("{kind} {name}"));
-    }
-    Ok(removed)
-}
-
 /// 256 random bits. The first letter keeps nats-server, which reads the token as a value of its configuration, from taking
 /// it for a number.
 fn new_token() -> Result<String, Error> {
     let mut bytes = [0_u8; 32];
-    getrandom::fill(&mut bytes).map_err(|error| Error::Waiting(format!("no random numbers for a token: {error}")))?;
+    getrandom::fill(&mut bytes).map_err(Error::Random)?;
     Ok(bytes.iter().fold("t".to_owned(), |token, byte| format!("{token}{byte:02x}")))
 }
 

@@ -1,28 +1,24 @@
 //! Puts the five steps in order for one MeshSync, whenever something that concerns it changes.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::rbac::v1::PolicyRule;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, Patch, PatchParams};
 use kube::runtime::controller::Action;
-use kube::runtime::events::Recorder;
 use kube::{Client, ResourceExt};
 use meshsync_crds::names::{GROUP, OPERATOR_FIELD_MANAGER, VERSION};
 use meshsync_crds::{MeshSync, MeshSyncStatus};
-use tokio::sync::watch;
 
 use super::apply::{Applied, apply, ensure_broker_secret};
 use super::build::build;
+use super::context::Context;
 use super::dereference::{Dereferenced, dereference};
+use super::events::{announce, warn};
 use super::status::{Outcome, status};
-use super::tell::{Told, tell, warn};
-use super::validate::{Defaults, Validated, validate};
+use super::validate::{Validated, validate};
 use crate::error::{Class, Error};
-use crate::metrics::Metrics;
-use crate::surroundings::Surroundings;
 
 /// How long an agent may take to put a configuration in force before its pod is replaced.
 const ACKNOWLEDGE_WITHIN: Duration = Duration::from_secs(60);
@@ -31,24 +27,6 @@ const RELAX: Duration = Duration::from_secs(1800);
 
 /// Secrets of others are looked at this often: watching all Secrets of the cluster for them would be too much.
 const SECRETS_EVERY: Duration = Duration::from_secs(60);
-
-/// What reconciliations share.
-pub struct Context {
-    /// For everything.
-    pub client: Client,
-    /// What every MeshSync depends on; none until it was gathered once.
-    pub surroundings: watch::Receiver<Option<Surroundings>>,
-    /// What is used where a MeshSync says nothing.
-    pub defaults: Defaults,
-    /// Counts what was done.
-    pub metrics: Metrics,
-    /// Writes events.
-    pub recorder: Recorder,
-    /// Since when an agent has not acknowledged which revision, by the MeshSync's uid.
-    pub waiting: Mutex<HashMap<String, (String, Instant)>>,
-    /// What was told of MeshSyncs with which something is wrong.
-    pub told: Told,
-}
 
 /// Reconciles one MeshSync.
 ///
@@ -65,11 +43,11 @@ async fn reconcile_once(meshsync: &MeshSync, context: &Context) -> Result<Action
     if meshsync.metadata.deletion_timestamp.is_some() {
         return Ok(Action::await_change());
     }
-    let surroundings = context.surroundings.borrow().clone();
-    let Some(surroundings) = surroundings else {
+    let cluster_info = context.cluster_info.borrow().clone();
+    let Some(cluster_info) = cluster_info else {
         return Err(Error::Waiting("discovery has not been read yet".to_owned()));
     };
-    let read = async || dereference(&context.client, meshsync.clone(), surroundings.clone()).await;
+    let read = async || dereference(&context.client, meshsync.clone(), cluster_info.clone()).await;
     let mut input = read().await?;
     let (mut validated, mut findings) = validate(&input, &context.defaults);
     // Before anything that carries its version, or the first pods would be replaced at once.
@@ -80,7 +58,7 @@ async fn reconcile_once(meshsync: &MeshSync, context: &Context) -> Result<Action
         (validated, findings) = validate(&input, &context.defaults);
     }
     let result = match validated {
-        Some(validated) => Some(put_in_place(context, &input, validated).await),
+        Some(validated) => Some(reconcile_children(context, &input, validated).await),
         None => None,
     };
     let outcome = match &result {
@@ -89,7 +67,7 @@ async fn reconcile_once(meshsync: &MeshSync, context: &Context) -> Result<Action
         None => Outcome::Nothing,
     };
     let now = status(&input, &findings, &outcome, Timestamp::now());
-    tell(context, &input.meshsync, &outcome, &now).await;
+    announce(&context.events, &input.meshsync, &outcome, &now).await;
     write_status(&context.client, &input, now).await?;
     match result {
         Some(Ok(applied)) => Ok(next(&input, &applied)),
@@ -110,16 +88,20 @@ pub fn on_error(meshsync: Arc<MeshSync>, error: &Error, _: Arc<Context>) -> Acti
     Action::requeue(delay)
 }
 
-async fn put_in_place(context: &Context, input: &Dereferenced, mut validated: Validated) -> Result<Applied, Error> {
+async fn reconcile_children(
+    context: &Context,
+    input: &Dereferenced,
+    mut validated: Validated,
+) -> Result<Applied, Error> {
     let settled = is_settled(input, &validated);
-    if must_roll(context, input, &validated, settled) {
+    if must_restart(context, input, &validated, settled) {
         let message = format!(
             "the agent has not put configuration {} in force within {} s: its pod is replaced",
             validated.config.revision,
             ACKNOWLEDGE_WITHIN.as_secs()
         );
-        warn(context, &input.meshsync, "status.agent", "AgentRestarted", message).await;
-        validated.rolled_for = Some(validated.config.revision.clone());
+        warn(&context.events, &input.meshsync, "status.agent", "AgentRestarted", message).await;
+        validated.restarted_for = Some(validated.config.revision.clone());
     }
     let built = build(&validated, &still_grantable(input), settled)?;
     let applied = apply(&context.client, validated, built).await?;
@@ -132,7 +114,7 @@ fn still_grantable(input: &Dereferenced) -> Vec<PolicyRule> {
     let mut rules = input.granted.clone();
     for rule in &mut rules {
         let groups = rule.api_groups.clone().unwrap_or_default();
-        let is_grantable = |plural: &String| groups.iter().all(|group| input.surroundings.is_grantable(group, plural));
+        let is_grantable = |plural: &String| groups.iter().all(|group| input.cluster_info.is_grantable(group, plural));
         rule.resources.iter_mut().for_each(|resources| resources.retain(is_grantable));
     }
     rules
@@ -145,7 +127,7 @@ fn is_settled(input: &Dereferenced, validated: &Validated) -> bool {
 }
 
 /// Whether the agent was given this configuration long ago, runs, and still has not put it in force.
-fn must_roll(context: &Context, input: &Dereferenced, validated: &Validated, settled: bool) -> bool {
+fn must_restart(context: &Context, input: &Dereferenced, validated: &Validated, settled: bool) -> bool {
     let mut waiting = context.waiting.lock().unwrap_or_else(PoisonError::into_inner);
     let (uid, revision) = (&validated.identity.uid, &validated.config.revision);
     if settled || !input.agent_available {
@@ -157,7 +139,7 @@ fn must_roll(context: &Context, input: &Dereferenced, validated: &Validated, set
         *since_revision = revision.clone();
         *since = Instant::now();
     }
-    since.elapsed() >= ACKNOWLEDGE_WITHIN && input.rolled_for.as_ref() != Some(revision)
+    since.elapsed() >= ACKNOWLEDGE_WITHIN && input.restarted_for.as_ref() != Some(revision)
 }
 
 /// Everything else that matters comes as a change; only what nobody tells is waited for.

@@ -8,11 +8,11 @@ use k8s_openapi::api::rbac::v1::ClusterRole;
 use kube::{Api, Client, ResourceExt};
 use meshsync_crds::MeshSync;
 use meshsync_crds::agent_config::AgentConfig;
-use meshsync_crds::names::{AGENT_CONFIG_KEY, ANNOTATION_RESTARTED_AT, LABEL_MESHSYNC_UID, OPERATOR_FIELD_MANAGER};
+use meshsync_crds::names::{AGENT_CONFIG_KEY, ANNOTATION_RESTARTED_FOR, LABEL_MESHSYNC_UID, OPERATOR_FIELD_MANAGER};
 
 use super::names::Identity;
+use crate::cluster_info::ClusterInfo;
 use crate::error::Error;
-use crate::surroundings::Surroundings;
 
 /// A MeshSync and what it refers to, as they are now.
 #[derive(Clone, Debug, Default)]
@@ -20,7 +20,7 @@ pub struct Dereferenced {
     /// The MeshSync.
     pub meshsync: MeshSync,
     /// What it depends on besides itself.
-    pub surroundings: Surroundings,
+    pub cluster_info: ClusterInfo,
     /// The configuration that its agent was last given; none if it cannot be read.
     pub last_config: Option<AgentConfig>,
     /// Whether somebody else than the operator gave it.
@@ -42,7 +42,7 @@ pub struct Dereferenced {
     /// Whether the managed broker is ready.
     pub broker_ready: bool,
     /// Value of the annotation that rolled the agent last.
-    pub rolled_for: Option<String>,
+    pub restarted_for: Option<String>,
 }
 
 /// Reads what `meshsync` refers to.
@@ -52,7 +52,7 @@ pub struct Dereferenced {
 pub async fn dereference(
     client: &Client,
     meshsync: MeshSync,
-    surroundings: Surroundings,
+    cluster_info: ClusterInfo,
 ) -> Result<Dereferenced, Error> {
     let identity = Identity::of(&meshsync);
     let namespace = identity.namespace.as_str();
@@ -76,18 +76,9 @@ pub async fn dereference(
     let stateful_set = stateful_sets.get_opt(&broker).await.map_err(read("the StatefulSet"))?;
     let own_secret = secrets.get_opt(&broker).await.map_err(read("the broker's Secret"))?;
     let mut secret_versions: Vec<String> = own_secret.iter().filter_map(version).collect();
-    let mut missing_secrets = Vec::new();
     let named = named_secrets(&meshsync);
     let names_secrets = !named.is_empty();
-    for wanted in named {
-        match secrets.get_opt(&wanted.name).await.map_err(read("a Secret"))? {
-            Some(secret) if has_key(&secret, &wanted.key) => {
-                secret_versions.extend(version(&secret));
-            }
-            Some(_) => missing_secrets.push(format!("key `{}` of Secret {namespace}/{}", wanted.key, wanted.name)),
-            None => missing_secrets.push(format!("Secret {namespace}/{}", wanted.name)),
-        }
-    }
+    let missing_secrets = missing(&secrets, named, &identity, &mut secret_versions).await?;
     Ok(Dereferenced {
         last_config,
         config_edited,
@@ -99,11 +90,30 @@ pub async fn dereference(
         agent_exists: deployment.as_ref().is_some_and(|deployment| is_own(deployment.labels())),
         agent_available: deployment.as_ref().is_some_and(is_available),
         broker_ready: stateful_set.and_then(|set| set.status?.ready_replicas).is_some_and(|ready| ready > 0),
-        rolled_for: deployment
-            .and_then(|deployment| deployment.spec?.template.metadata?.annotations?.remove(ANNOTATION_RESTARTED_AT)),
+        restarted_for: deployment
+            .and_then(|deployment| deployment.spec?.template.metadata?.annotations?.remove(ANNOTATION_RESTARTED_FOR)),
         meshsync,
-        surroundings,
+        cluster_info,
     })
+}
+
+/// Names those of the Secrets that do not exist or lack the key, and adds the versions of the others to `versions`.
+async fn missing(
+    secrets: &Api<Secret>,
+    named: Vec<SecretKeySelector>,
+    Identity { namespace, name, .. }: &Identity,
+    versions: &mut Vec<String>,
+) -> Result<Vec<String>, Error> {
+    let mut missing = Vec::new();
+    for wanted in named {
+        let read = Error::api(format!("read a Secret of MeshSync {namespace}/{name}"));
+        match secrets.get_opt(&wanted.name).await.map_err(read)? {
+            Some(secret) if has_key(&secret, &wanted.key) => versions.extend(version(&secret)),
+            Some(_) => missing.push(format!("key `{}` of Secret {namespace}/{}", wanted.key, wanted.name)),
+            None => missing.push(format!("Secret {namespace}/{}", wanted.name)),
+        }
+    }
+    Ok(missing)
 }
 
 /// Whether somebody else wrote the configuration last: who changes a field takes it over from its owner.

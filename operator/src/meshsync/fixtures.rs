@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::dereference::Dereferenced;
 use super::validate::Defaults;
-use crate::surroundings::Surroundings;
+use crate::cluster_info::ClusterInfo;
 
 pub(super) fn defaults() -> Defaults {
     Defaults { agent_image: "agent:1".into(), nats_image: "nats:2".into(), run_as_user: Some(4711) }
@@ -48,12 +48,12 @@ pub(super) fn dereferenced(spec: Value, ungrantable: &[&str]) -> Dereferenced {
     let ungrantable = ungrantable.iter().map(|name| ((*name).to_owned(), "beyond".to_owned())).collect();
     Dereferenced {
         meshsync,
-        surroundings: Surroundings {
+        cluster_info: ClusterInfo {
             cluster_id: "uid-of-cluster".to_owned(),
             crd_uid: "uid-of-crd".to_owned(),
             discovered: Arc::new(Discovered { types, ..Discovered::default() }),
             ungrantable: Arc::new(ungrantable),
-            ..Surroundings::default()
+            ..ClusterInfo::default()
         },
         secret_versions: vec!["secret/1".to_owned()],
         ..Dereferenced::default()

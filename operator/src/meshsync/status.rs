@@ -63,25 +63,24 @@ pub fn status(input: &Dereferenced, findings: &Findings, outcome: &Outcome<'_>, 
                 informer_config: findings.informer_config.clone(),
             })
             .or(before.configuration),
-        tiers: Some(TiersStatus {
-            presence: PresenceTier {
-                types: count(input.surroundings.discovered.types.iter().filter(|t| t.preferred).count()),
-                failed_groups: input
-                    .surroundings
-                    .discovered
-                    .failed
-                    .iter()
-                    .map(|failed| format!("{}/{}", failed.group, failed.version))
-                    .take(MAX_FAILED_GROUPS)
-                    .collect(),
-            },
-            inspection: InspectionTier {
-                types: count(findings.selected),
-                refused: findings.refused.iter().take(MAX_REFUSED).cloned().collect(),
-            },
-        }),
+        tiers: Some(tiers(input, findings)),
         broker: applied.map(broker_status).or(before.broker),
         agent: None,
+    }
+}
+
+fn tiers(input: &Dereferenced, findings: &Findings) -> TiersStatus {
+    let discovered = &input.cluster_info.discovered;
+    let failed = discovered.failed.iter().map(|failed| format!("{}/{}", failed.group, failed.version));
+    TiersStatus {
+        presence: PresenceTier {
+            types: count(discovered.types.iter().filter(|served| served.preferred).count()),
+            failed_groups: failed.take(MAX_FAILED_GROUPS).collect(),
+        },
+        inspection: InspectionTier {
+            types: count(findings.selected),
+            refused: findings.refused.iter().take(MAX_REFUSED).cloned().collect(),
+        },
     }
 }
 

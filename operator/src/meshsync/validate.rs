@@ -5,12 +5,13 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use meshsync_crds::agent_config::{AgentConfig, PublishConfig, ReportTarget, SnapshotConfig};
 use meshsync_crds::informer_config::{EffectiveInformerConfig, InformerConfig};
+use meshsync_crds::names::CEILING_CLUSTER_ROLE;
 use meshsync_crds::selection::{Rejection, Selection, select};
 use meshsync_crds::{AgentSpec, ConfigurationSource, ExternalBroker, ManagedBroker, RefusedType};
 
 use super::dereference::Dereferenced;
 use super::names::Identity;
-use crate::surroundings::cluster_default;
+use crate::cluster_info::default_config;
 
 /// What a MeshSync gets where it says nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -52,7 +53,7 @@ pub struct Validated {
     /// Identifies the credentials that the pod gets.
     pub credentials_hash: String,
     /// Revision for whose sake the agent was rolled, or is to be.
-    pub rolled_for: Option<String>,
+    pub restarted_for: Option<String>,
 }
 
 /// What was found out about the configuration, for status and events.
@@ -91,7 +92,7 @@ impl Findings {
 /// Decides what is to be built. `None`: there is nothing that could be put in force, not even an older configuration.
 #[must_use]
 pub fn validate(input: &Dereferenced, defaults: &Defaults) -> (Option<Validated>, Findings) {
-    let cluster_default = &input.surroundings.default;
+    let cluster_default = &input.cluster_info.default;
     let own = input.meshsync.spec.informer_config.clone();
     let follows_default = own.as_ref().is_none_or(|own| !says_everything(own));
     let source = match (&own, cluster_default.is_built_in) {
@@ -100,7 +101,7 @@ pub fn validate(input: &Dereferenced, defaults: &Defaults) -> (Option<Validated>
         (None, false) => ConfigurationSource::ClusterDefault,
     };
     let merged = own.unwrap_or_default().or(&cluster_default.config);
-    let served = &input.surroundings.discovered.types;
+    let served = &input.cluster_info.discovered.types;
     let asked = merged.clone().into_effective();
     let asked_selection = select(&asked, served);
     let agent_exists = input.agent_exists;
@@ -112,7 +113,7 @@ pub fn validate(input: &Dereferenced, defaults: &Defaults) -> (Option<Validated>
     } else {
         findings.rejected = rejection.map(|Rejection { reason, message }| match source {
             // A person who looks at this MeshSync would search for it in vain.
-            ConfigurationSource::ClusterDefault => (reason, format!("{}: {message}", cluster_default::place())),
+            ConfigurationSource::ClusterDefault => (reason, format!("{}: {message}", default_config::place())),
             ConfigurationSource::Spec | ConfigurationSource::BuiltIn => (reason, message),
         });
         // The last good configuration stays in force, held against what is served now.
@@ -158,29 +159,53 @@ fn assemble(
 ) -> Validated {
     let identity = Identity::of(&input.meshsync);
     let spec = &input.meshsync.spec;
+    let types = grantable(input, selection, findings);
+    let config = agent_config(input, &identity, informer_config, &types);
+    let broker = spec.broker.clone().unwrap_or_default();
+    Validated {
+        crd_uid: input.cluster_info.crd_uid.clone(),
+        types,
+        broker: match broker.external {
+            Some(external) => Broker::External(external),
+            None => Broker::Managed(broker.managed.unwrap_or_default()),
+        },
+        agent: spec.agent.clone().unwrap_or_default(),
+        defaults: defaults.clone(),
+        credentials_hash: hash(&input.secret_versions),
+        restarted_for: input.restarted_for.clone(),
+        config,
+        identity,
+    }
+}
+
+/// The selected types that an agent may be granted, by group and plural name. The others are reported as refused.
+fn grantable(input: &Dereferenced, selection: &Selection, findings: &mut Findings) -> BTreeSet<(String, String)> {
     let mut types = BTreeSet::new();
     for selected in &selection.types {
         let served = &selected.served;
-        match input.surroundings.ungrantable.get(&served.name()) {
-            None => {
-                types.insert((served.group.clone(), served.plural.clone()));
-            }
-            Some(why) => findings.refused.push(RefusedType {
-                type_: served.name(),
-                reason: "NotGrantable".to_owned(),
-                message: cut(format!(
-                    "add list and watch on {} to the ClusterRole {}: {why}",
-                    served.name(),
-                    meshsync_crds::names::CEILING_CLUSTER_ROLE
-                )),
-            }),
-        }
+        let Some(why) = input.cluster_info.ungrantable.get(&served.name()) else {
+            types.insert((served.group.clone(), served.plural.clone()));
+            continue;
+        };
+        let name = served.name();
+        let message = cut(format!("add list and watch on {name} to the ClusterRole {CEILING_CLUSTER_ROLE}: {why}"));
+        findings.refused.push(RefusedType { type_: name, reason: "NotGrantable".to_owned(), message });
     }
     findings.selected = types.len();
+    types
+}
+
+fn agent_config(
+    input: &Dereferenced,
+    identity: &Identity,
+    informer_config: EffectiveInformerConfig,
+    types: &BTreeSet<(String, String)>,
+) -> AgentConfig {
+    let spec = &input.meshsync.spec;
     let publish = spec.publish.clone().unwrap_or_default();
     let mut config = AgentConfig {
         revision: String::new(),
-        cluster_id: Some(input.surroundings.cluster_id.clone()),
+        cluster_id: Some(input.cluster_info.cluster_id.clone()),
         informer_config,
         snapshot: SnapshotConfig { mode: spec.snapshot.clone().unwrap_or_default().mode.unwrap_or_default() },
         publish: PublishConfig {
@@ -193,22 +218,8 @@ fn assemble(
             uid: identity.uid.clone(),
         }),
     };
-    config.revision = revision(&config, &types);
-    let broker = spec.broker.clone().unwrap_or_default();
-    Validated {
-        crd_uid: input.surroundings.crd_uid.clone(),
-        types,
-        broker: match broker.external {
-            Some(external) => Broker::External(external),
-            None => Broker::Managed(broker.managed.unwrap_or_default()),
-        },
-        agent: spec.agent.clone().unwrap_or_default(),
-        defaults: defaults.clone(),
-        credentials_hash: hash(&input.secret_versions),
-        rolled_for: input.rolled_for.clone(),
-        config,
-        identity,
-    }
+    config.revision = revision(&config, types);
+    config
 }
 
 /// The API takes 1,024 characters.
@@ -252,7 +263,7 @@ mod tests {
 
     use super::super::fixtures::{defaults, dereferenced};
     use super::*;
-    use crate::surroundings::ClusterDefault;
+    use crate::cluster_info::ClusterDefault;
 
     fn names(validated: &Validated) -> Vec<&str> {
         validated.types.iter().map(|(_, plural)| plural.as_str()).collect()
@@ -326,14 +337,14 @@ mod tests {
             (json!({"informer_config": whole}), false),
         ] {
             let mut input = dereferenced(spec, &[]);
-            input.surroundings.default = broken.clone();
+            input.cluster_info.default = broken.clone();
             let (validated, findings) = validate(&input, &defaults());
             assert!(validated.is_some());
             assert_eq!(findings.rejected.is_some(), concerned);
         }
         let mut input = dereferenced(json!({}), &[]);
         let config = InformerConfig { blacklist: Some(vec!["*".into()]), ..InformerConfig::default() };
-        input.surroundings.default = ClusterDefault { config, is_built_in: false, problem: None };
+        input.cluster_info.default = ClusterDefault { config, is_built_in: false, problem: None };
         let (_, findings) = validate(&input, &defaults());
         let (reason, message) = findings.rejected.unwrap();
         assert!(reason == "NothingSelected" && message.starts_with("annotation meshery.layer5.io/"), "{message}");

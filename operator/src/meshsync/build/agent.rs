@@ -4,18 +4,19 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy};
 use k8s_openapi::api::core::v1::{
-    Capabilities, ConfigMap, Container, ContainerPort, EnvVar, EnvVarSource, HTTPGetAction, KeyToPath,
-    ObjectFieldSelector, PodSecurityContext, PodSpec, PodTemplateSpec, Probe, ResourceRequirements, SeccompProfile,
-    SecretKeySelector, SecretVolumeSource, SecurityContext, Volume, VolumeMount,
+    ConfigMap, Container, ContainerPort, EnvVar, EnvVarSource, HTTPGetAction, KeyToPath, ObjectFieldSelector, PodSpec,
+    PodTemplateSpec, Probe, ResourceRequirements, SecretKeySelector, SecretVolumeSource, Volume, VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use meshsync_crds::names::{AGENT_CONFIG_KEY, ANNOTATION_RESTARTED_AT};
+use meshsync_crds::names::{AGENT_CONFIG_KEY, ANNOTATION_RESTARTED_FOR};
 
 use super::super::names::Identity;
 use super::super::validate::{Broker, Validated};
-use super::{broker, namespaced};
+use super::broker;
+use super::meta::namespaced;
+use super::pod::{CREDENTIALS_ANNOTATION, container_security, pod_security};
 use crate::error::Error;
 
 /// Name of the agent's container.
@@ -24,8 +25,6 @@ pub const CONTAINER: &str = "agent";
 const PROBE_PORT: i32 = 11000;
 /// Where the certificate authorities of an external broker are mounted.
 const CA_DIR: &str = "/etc/meshsync/broker-ca";
-/// Rolls a pod when its credentials change.
-pub(super) const CREDENTIALS_ANNOTATION: &str = "meshery.layer5.io/credentials-hash";
 
 pub(super) fn config_map(input: &Validated) -> Result<ConfigMap, Error> {
     let text = serde_json::to_string_pretty(&input.config).map_err(|error| Error::Serialize("AgentConfig", error))?;
@@ -60,8 +59,8 @@ fn template(input: &Validated) -> PodTemplateSpec {
     labels.extend(input.identity.labels("agent"));
     let mut annotations = settings.pod_annotations.clone().unwrap_or_default();
     annotations.insert(CREDENTIALS_ANNOTATION.to_owned(), input.credentials_hash.clone());
-    if let Some(revision) = &input.rolled_for {
-        annotations.insert(ANNOTATION_RESTARTED_AT.to_owned(), revision.clone());
+    if let Some(revision) = &input.restarted_for {
+        annotations.insert(ANNOTATION_RESTARTED_FOR.to_owned(), revision.clone());
     }
     PodTemplateSpec {
         metadata: Some(ObjectMeta { labels: Some(labels), annotations: Some(annotations), ..ObjectMeta::default() }),
@@ -172,30 +171,6 @@ fn ca_volume(input: &Validated) -> Option<Volume> {
         }),
         ..Volume::default()
     })
-}
-
-/// What Pod Security `restricted` asks of a pod. The user is set because the image's own may be a name, which the kubelet
-/// cannot tell from root.
-pub(super) fn pod_security(input: &Validated) -> PodSecurityContext {
-    let user = input.defaults.run_as_user;
-    PodSecurityContext {
-        run_as_non_root: Some(true),
-        run_as_user: user,
-        run_as_group: user,
-        fs_group: user,
-        seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".to_owned(), localhost_profile: None }),
-        ..PodSecurityContext::default()
-    }
-}
-
-/// What Pod Security `restricted` asks of a container, and a root file system that nothing can be written to.
-pub(super) fn container_security() -> SecurityContext {
-    SecurityContext {
-        allow_privilege_escalation: Some(false),
-        read_only_root_filesystem: Some(true),
-        capabilities: Some(Capabilities { drop: Some(vec!["ALL".to_owned()]), add: None }),
-        ..SecurityContext::default()
-    }
 }
 
 fn default_resources() -> ResourceRequirements {

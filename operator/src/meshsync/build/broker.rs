@@ -14,8 +14,8 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use meshsync_crds::ManagedBroker;
 
 use super::super::validate::{Broker, Validated, hash};
-use super::agent::{CREDENTIALS_ANNOTATION, container_security, pod_security};
-use super::namespaced;
+use super::meta::namespaced;
+use super::pod::{CREDENTIALS_ANNOTATION, container_security, pod_security};
 use crate::quantity::units;
 
 /// Port for clients.

@@ -2,14 +2,13 @@
 
 mod agent;
 mod broker;
-mod flow;
-mod rights;
+mod flow_schema;
+mod meta;
+mod pod;
+mod rbac;
 
 use k8s_openapi::api::rbac::v1::PolicyRule;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::Resource;
-use meshsync_crds::MeshSync;
-use meshsync_crds::names::CRD_NAME;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -18,7 +17,7 @@ use crate::error::Error;
 
 pub use agent::CONTAINER;
 pub use broker::{CLIENT_PORT, MONITOR_PORT, TOKEN_KEY, secret, url};
-pub use rights::{cluster_rules, union};
+pub use rbac::{cluster_rules, union};
 
 /// An object to be applied, as JSON with apiVersion and kind.
 #[derive(Clone, Debug, PartialEq)]
@@ -54,11 +53,11 @@ pub fn build(input: &Validated, granted: &[PolicyRule], settled: bool) -> Result
         rules = union(&rules, granted);
     }
     let mut children = vec![
-        child("serviceaccounts", Some(namespace), &rights::service_account(input))?,
-        child("roles", Some(namespace), &rights::role(input))?,
-        child("rolebindings", Some(namespace), &rights::role_binding(input))?,
-        child("clusterroles", None, &rights::cluster_role(input, rules))?,
-        child("clusterrolebindings", None, &rights::cluster_role_binding(input))?,
+        child("serviceaccounts", Some(namespace), &rbac::service_account(input))?,
+        child("roles", Some(namespace), &rbac::role(input))?,
+        child("rolebindings", Some(namespace), &rbac::role_binding(input))?,
+        child("clusterroles", None, &rbac::cluster_role(input, rules))?,
+        child("clusterrolebindings", None, &rbac::cluster_role_binding(input))?,
         child("configmaps", Some(namespace), &agent::config_map(input)?)?,
         child("deployments", Some(namespace), &agent::deployment(input))?,
     ];
@@ -72,7 +71,7 @@ pub fn build(input: &Validated, granted: &[PolicyRule], settled: bool) -> Result
         ]);
     }
     // Last: an operator that may not write FlowSchemas, as with the manifest of an older release, has done all else.
-    children.push(child("flowschemas", None, &flow::flow_schema(input))?);
+    children.push(child("flowschemas", None, &flow_schema::flow_schema(input))?);
     Ok(Built { children })
 }
 
@@ -91,42 +90,6 @@ where
         name: object.meta().name.clone().unwrap_or_default(),
         body,
     })
-}
-
-/// Metadata of a namespaced child: it goes when its MeshSync goes.
-fn namespaced(input: &Validated, name: String, component: &str) -> ObjectMeta {
-    ObjectMeta {
-        name: Some(name),
-        namespace: Some(input.identity.namespace.clone()),
-        labels: Some(input.identity.labels(component)),
-        owner_references: Some(vec![OwnerReference {
-            api_version: <MeshSync as Resource>::api_version(&()).into_owned(),
-            kind: <MeshSync as Resource>::kind(&()).into_owned(),
-            name: input.identity.name.clone(),
-            uid: input.identity.uid.clone(),
-            controller: Some(true),
-            block_owner_deletion: Some(false),
-        }]),
-        ..ObjectMeta::default()
-    }
-}
-
-/// Metadata of a cluster-scoped child. A namespaced object cannot own it; the CustomResourceDefinition does, so that it
-/// goes at the latest when MeshSync is uninstalled. Earlier it is swept by its label.
-fn cluster_scoped(input: &Validated) -> ObjectMeta {
-    ObjectMeta {
-        name: Some(input.identity.cluster_scoped()),
-        labels: Some(input.identity.labels("agent")),
-        owner_references: Some(vec![OwnerReference {
-            api_version: "apiextensions.k8s.io/v1".to_owned(),
-            kind: "CustomResourceDefinition".to_owned(),
-            name: CRD_NAME.to_owned(),
-            uid: input.crd_uid.clone(),
-            controller: None,
-            block_owner_deletion: Some(false),
-        }]),
-        ..ObjectMeta::default()
-    }
 }
 
 #[cfg(test)]

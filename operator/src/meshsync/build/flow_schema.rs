@@ -7,7 +7,7 @@ use k8s_openapi::api::flowcontrol::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::super::validate::Validated;
-use super::cluster_scoped;
+use super::meta::cluster_scoped;
 
 /// The priority level of workloads, which every API server has: that of controllers and nodes is another.
 const PRIORITY_LEVEL: &str = "workload-low";

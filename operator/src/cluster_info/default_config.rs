@@ -1,12 +1,14 @@
-//! The cluster-wide default of `informer_config`: an annotation of our own CustomResourceDefinition, which a person can
+//! The cluster-wide default of `informer_config`: an annotation of our CustomResourceDefinition, which an administrator can
 //! download, edit and apply.
 //!
-//! * Absent: the operator writes it, as it was last remembered, else built in.
-//! * Present: it is the truth, and remembered in a ConfigMap, so that an upgrade that drops it does not undo an edit.
-//! * Empty: back to built in.
-//! * Broken, or leaves no type to watch: reported; the last good one stays in force.
+//! * Absent: the operator writes the default that it saved last, otherwise the built-in one.
+//! * Present: it is in force. The operator saves it in a ConfigMap, so that an upgrade that drops the annotation does not
+//!   undo an edit.
+//! * Empty: the built-in default is in force.
+//! * Invalid, or selects no type: the operator reports it, and the last good default stays in force.
 //!
-//! Kubectl's own memory of an edited file is cleaned, so that the next upgrade can be applied in the same way.
+//! The operator also removes server-assigned fields from what kubectl saved of an edited file, so that the next upgrade can
+//! be applied in the same way.
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
@@ -21,23 +23,23 @@ use serde_json::json;
 use super::ClusterDefault;
 use crate::error::Error;
 
-/// ConfigMap in the operator's namespace that remembers the default.
-const MEMORY: &str = "meshsync-informer-config-default";
-const MEMORY_KEY: &str = "informer_config";
-/// Where `kubectl apply` remembers what it applied.
+/// ConfigMap in the operator's namespace that holds the saved default.
+const SAVED_DEFAULT: &str = "meshsync-informer-config-default";
+const SAVED_DEFAULT_KEY: &str = "informer_config";
+/// Annotation in which `kubectl apply` saves what it applied.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
-/// What is to be done about an annotation. Pure.
+/// What to do about an annotation.
 #[derive(Debug, PartialEq, Eq)]
 struct Decision {
     default: ClusterDefault,
     /// Text to write into the annotation.
     write: Option<String>,
-    /// Text to remember; empty means to forget.
-    remember: Option<String>,
+    /// Text to save; the empty text deletes the saved default.
+    save: Option<String>,
 }
 
-/// Brings annotation, memory and what is in force in line, in a cluster that serves `served`.
+/// Reconciles the annotation with the saved default and returns the default in force, in a cluster that serves `served`.
 ///
 /// # Errors
 /// A request that failed.
@@ -47,20 +49,22 @@ pub(super) async fn settle(
     crd: &CustomResourceDefinition,
     served: &[ServedType],
 ) -> Result<ClusterDefault, Error> {
-    let memories: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
-    let memory = memories.get_opt(MEMORY).await.map_err(Error::api(format!("read ConfigMap {namespace}/{MEMORY}")))?;
-    let remembered = memory.and_then(|map| map.data?.remove(MEMORY_KEY)).unwrap_or_default();
+    let config_maps: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
+    let config_map = config_maps
+        .get_opt(SAVED_DEFAULT)
+        .await
+        .map_err(Error::api(format!("read ConfigMap {namespace}/{SAVED_DEFAULT}")))?;
+    let saved = config_map.and_then(|map| map.data?.remove(SAVED_DEFAULT_KEY)).unwrap_or_default();
     let annotation = crd.annotations().get(INFORMER_CONFIG_ANNOTATION).map(String::as_str);
-    let Decision { mut default, write, remember } = decide(annotation, &remembered, served);
+    let Decision { mut default, write, save } = decide(annotation, &saved, served);
     if default.problem.is_none() {
         default.problem = schema_default(crd);
     }
-    if let Some(text) = remember {
-        let body =
-            json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": MEMORY}, "data": {MEMORY_KEY: text}});
+    if let Some(text) = save {
+        let body = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": SAVED_DEFAULT}, "data": {SAVED_DEFAULT_KEY: text}});
         let params = PatchParams::apply(OPERATOR_FIELD_MANAGER).force();
-        let patched = memories.patch(MEMORY, &params, &Patch::Apply(&body)).await;
-        patched.map_err(Error::api(format!("write ConfigMap {namespace}/{MEMORY}")))?;
+        let patched = config_maps.patch(SAVED_DEFAULT, &params, &Patch::Apply(&body)).await;
+        patched.map_err(Error::api(format!("write ConfigMap {namespace}/{SAVED_DEFAULT}")))?;
     }
     let crds: Api<CustomResourceDefinition> = Api::all(client.clone());
     if let Some(text) = cleaned(crd.annotations().get(LAST_APPLIED).map_or("", String::as_str)) {
@@ -74,19 +78,19 @@ pub(super) async fn settle(
             "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
             "metadata": {"name": CRD_NAME, "annotations": {INFORMER_CONFIG_ANNOTATION: text}},
         });
-        // Not by force: if somebody owns the annotation, it is his.
+        // Without force: an annotation that another field manager owns is not ours to write.
         let patched = crds.patch(CRD_NAME, &PatchParams::apply(OPERATOR_FIELD_MANAGER), &Patch::Apply(&body)).await;
         patched.map_err(Error::api(format!("annotate CustomResourceDefinition {CRD_NAME}")))?;
     }
     Ok(default)
 }
 
-/// Where the default stands, for messages.
+/// Names the place of the default in messages.
 pub(crate) fn place() -> String {
     format!("annotation {INFORMER_CONFIG_ANNOTATION} of CustomResourceDefinition {CRD_NAME}")
 }
 
-fn decide(annotation: Option<&str>, remembered: &str, served: &[ServedType]) -> Decision {
+fn decide(annotation: Option<&str>, saved: &str, served: &[ServedType]) -> Decision {
     let built_in = ClusterDefault::default();
     let known = |text: &str| match read(text, &[]) {
         Ok(config) if !text.trim().is_empty() && config != built_in.config => {
@@ -96,38 +100,34 @@ fn decide(annotation: Option<&str>, remembered: &str, served: &[ServedType]) -> 
     };
     match annotation {
         None => {
-            let default = known(remembered);
-            // A text that was remembered is kept to the letter, comments included.
-            let write = if default.is_built_in { built_in.config.to_yaml().ok() } else { Some(remembered.to_owned()) };
-            Decision { default, write, remember: None }
+            let default = known(saved);
+            // A saved text is written back unchanged, with its comments.
+            let write = if default.is_built_in { built_in.config.to_yaml().ok() } else { Some(saved.to_owned()) };
+            Decision { default, write, save: None }
         }
         Some(text) if text.trim().is_empty() => {
-            Decision { default: built_in, write: None, remember: (!remembered.is_empty()).then(String::new) }
+            Decision { default: built_in, write: None, save: (!saved.is_empty()).then(String::new) }
         }
-        // What was good once is not held against what is served now: an API that is away for a while would turn it into
-        // the built-in default, which selects more.
-        Some(text) => match read(text, if text == remembered { &[] } else { served }) {
+        // A default that was good once is not judged again by what is served now: otherwise an API that is unavailable for
+        // a while would put the built-in default in force, which selects more.
+        Some(text) => match read(text, if text == saved { &[] } else { served }) {
             Ok(_) => {
                 let default = known(text);
-                let remember = if default.is_built_in { String::new() } else { text.to_owned() };
-                Decision { default, write: None, remember: (remember != remembered).then_some(remember) }
+                let save = if default.is_built_in { String::new() } else { text.to_owned() };
+                Decision { default, write: None, save: (save != saved).then_some(save) }
             }
             Err(error) => {
                 let problem = format!("{}: {error}; the last good default stays in force", place());
-                Decision {
-                    default: ClusterDefault { problem: Some(problem), ..known(remembered) },
-                    write: None,
-                    remember: None,
-                }
+                Decision { default: ClusterDefault { problem: Some(problem), ..known(saved) }, write: None, save: None }
             }
         },
     }
 }
 
-/// What kubectl remembers of an applied file, less what the server assigns; `None` if none of that is in it.
+/// What kubectl saved of an applied file, without the fields that the server assigns; `None` if it contains none of them.
 ///
-/// Who downloads the definition, edits it and applies it leaves a resourceVersion there. At the next upgrade kubectl
-/// would want to remove it, and fail with "resourceVersion: must be specified for an update".
+/// When an administrator downloads the definition, edits it and applies it, the saved text contains a resourceVersion. At
+/// the next upgrade kubectl would try to remove it, and fail with "resourceVersion: must be specified for an update".
 fn cleaned(last_applied: &str) -> Option<String> {
     let mut document: serde_json::Value = serde_json::from_str(last_applied).ok()?;
     let metadata = document.get_mut("metadata")?.as_object_mut()?;
@@ -136,8 +136,8 @@ fn cleaned(last_applied: &str) -> Option<String> {
     (removed > 0).then(|| document.to_string())
 }
 
-/// A default that cannot be read, holds an entry that is no type pattern, or leaves nothing of `served` is not good. Of an
-/// empty `served` nothing is expected to be left.
+/// Reads a default. It is invalid if it cannot be parsed, has an entry that is no type pattern, or selects none of `served`;
+/// an empty `served` is not checked.
 fn read(text: &str, served: &[ServedType]) -> Result<InformerConfig, String> {
     let config = InformerConfig::from_yaml(text).map_err(|error| error.to_string())?;
     let selection = select(&config.clone().into_effective(), served);
@@ -145,8 +145,8 @@ fn read(text: &str, served: &[ServedType]) -> Result<InformerConfig, String> {
     if problems.is_empty() { Ok(config) } else { Err(problems.join("; ")) }
 }
 
-/// A default in the schema looks like the right place and is not: the API server writes it into each object when that is
-/// created, where a later edit never reaches it.
+/// Reports a `default` in the schema. It looks like the right place, but the API server copies it into each object at
+/// creation, and a later edit never reaches that copy.
 fn schema_default(crd: &CustomResourceDefinition) -> Option<String> {
     let in_schema = crd.spec.versions.iter().any(|version| {
         let schema = version.schema.as_ref().and_then(|schema| schema.open_api_v3_schema.as_ref());
@@ -170,8 +170,8 @@ mod tests {
     const EDITED: &str = "# ours\nblacklist: [configmaps]\n";
 
     /// What the operator does in a cluster that serves two types.
-    fn decide(annotation: Option<&str>, remembered: &str) -> Decision {
-        super::decide(annotation, remembered, &[served("", "configmaps", "ConfigMap"), served("", "pods", "Pod")])
+    fn decide(annotation: Option<&str>, saved: &str) -> Decision {
+        super::decide(annotation, saved, &[served("", "configmaps", "ConfigMap"), served("", "pods", "Pod")])
     }
 
     fn edited() -> ClusterDefault {
@@ -179,34 +179,28 @@ mod tests {
     }
 
     #[test]
-    fn an_absent_annotation_is_written_as_remembered_else_built_in() {
+    fn an_absent_annotation_is_written_as_saved_else_built_in() {
         let fresh = decide(None, "");
         assert_eq!(InformerConfig::from_yaml(&fresh.write.unwrap()).unwrap(), InformerConfig::built_in());
         assert!(fresh.default.is_built_in);
         let upgraded = decide(None, EDITED);
-        assert_eq!(upgraded, Decision { default: edited(), write: Some(EDITED.into()), remember: None });
+        assert_eq!(upgraded, Decision { default: edited(), write: Some(EDITED.into()), save: None });
     }
 
     #[test]
-    fn an_edit_is_the_truth_and_remembered_once() {
-        assert_eq!(
-            decide(Some(EDITED), ""),
-            Decision { default: edited(), write: None, remember: Some(EDITED.into()) }
-        );
-        assert_eq!(decide(Some(EDITED), EDITED).remember, None);
+    fn an_edit_is_the_truth_and_saved_once() {
+        assert_eq!(decide(Some(EDITED), ""), Decision { default: edited(), write: None, save: Some(EDITED.into()) });
+        assert_eq!(decide(Some(EDITED), EDITED).save, None);
     }
 
     #[test]
     fn what_the_operator_wrote_itself_is_not_an_edit() {
         let text = InformerConfig::built_in().to_yaml().unwrap();
-        assert_eq!(
-            decide(Some(&text), ""),
-            Decision { default: ClusterDefault::default(), write: None, remember: None }
-        );
+        assert_eq!(decide(Some(&text), ""), Decision { default: ClusterDefault::default(), write: None, save: None });
     }
 
     #[test]
-    fn what_the_server_assigns_is_not_remembered_by_kubectl() {
+    fn what_the_server_assigns_is_not_saved_by_kubectl() {
         let downloaded =
             r#"{"kind":"CustomResourceDefinition","metadata":{"name":"n","resourceVersion":"7","uid":"u"}}"#;
         let clean = r#"{"kind":"CustomResourceDefinition","metadata":{"name":"n"}}"#;
@@ -219,27 +213,24 @@ mod tests {
     #[test]
     fn empty_means_built_in_and_forgets() {
         let decision = decide(Some(" \n"), EDITED);
-        assert_eq!(
-            decision,
-            Decision { default: ClusterDefault::default(), write: None, remember: Some(String::new()) }
-        );
+        assert_eq!(decision, Decision { default: ClusterDefault::default(), write: None, save: Some(String::new()) });
     }
 
     #[test]
     fn a_default_that_leaves_nothing_does_not_replace_the_last_good_one() {
-        let mut remembered = EDITED.to_owned();
+        let mut saved = EDITED.to_owned();
         for (text, said) in [
             ("blacklist: ['*']", "leaves no type to watch"),
             ("whitelist: [things.example.com]", "leaves no type to watch"),
             ("garbage", "not a valid informer_config"),
         ] {
-            let decision = decide(Some(text), &remembered);
-            remembered = decision.remember.unwrap_or(remembered);
+            let decision = decide(Some(text), &saved);
+            saved = decision.save.unwrap_or(saved);
             assert_eq!(decision.default.config, edited().config, "{text}");
             let problem = decision.default.problem.unwrap_or_default();
             assert!(problem.contains(said) && problem.contains("the last good default stays in force"), "{problem}");
         }
-        assert_eq!(remembered, EDITED);
+        assert_eq!(saved, EDITED);
     }
 
     #[test]
@@ -258,7 +249,7 @@ mod tests {
             assert_eq!(decision.default.config, edited().config);
             let problem = decision.default.problem.unwrap();
             assert!(problem.contains(named) && problem.contains(CRD_NAME), "{problem}");
-            assert_eq!((decision.write, decision.remember), (None, None), "{text} is remembered");
+            assert_eq!((decision.write, decision.save), (None, None), "{text} is saved");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Keeps the surroundings current.
+//! Keeps the cluster information current.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,47 +11,42 @@ use meshsync_runtime::discovery::Poller;
 use meshsync_runtime::readiness::Gate;
 use tokio::sync::{Notify, watch};
 
-use super::{Surroundings, ceiling, cluster_default};
+use super::{ClusterInfo, ceiling, default_config};
 use crate::error::Error;
 
-/// How often discovery is asked, which costs an empty answer while nothing changes.
+/// How often to poll discovery. While nothing changes, the answer has no body.
 const DISCOVERY_EVERY: Duration = Duration::from_secs(2);
-/// How often everything is looked at, though nothing told of a change.
+/// How often to read everything even without a notification.
 const ALL_EVERY: Duration = Duration::from_secs(300);
-/// Wait after a failure.
+/// Pause after a failure.
 const RETRY: Duration = Duration::from_secs(5);
 
-/// See the module.
-pub struct Gatherer {
+/// Reads the cluster information and publishes each change.
+pub struct ClusterInfoWatcher {
     client: Client,
-    /// The operator's own.
+    /// The operator's namespace.
     namespace: String,
-    /// Open once the CustomResourceDefinition is there.
+    /// Opens once the CustomResourceDefinition exists.
     gate: Gate,
     poller: Poller,
-    now: Surroundings,
-    /// When definition, default and rights were looked at last; none when they are to be looked at.
+    now: ClusterInfo,
+    /// When definition, default and rights were last read; `None` if they must be read.
     complete: Option<Instant>,
 }
 
-impl Gatherer {
-    /// Knows nothing yet.
+impl ClusterInfoWatcher {
+    /// A watcher that has read nothing yet.
     #[must_use]
     pub fn new(client: Client, namespace: String, gate: Gate) -> Self {
-        let (poller, now) = (Poller::default(), Surroundings::default());
+        let (poller, now) = (Poller::default(), ClusterInfo::default());
         Self { client, namespace, gate, poller, now, complete: None }
     }
 
-    /// Gathers for ever: `out` has the newest, `changed` is told. `look_again` says that the definition or the ceiling
-    /// changed.
-    pub async fn run(
-        mut self,
-        out: watch::Sender<Option<Surroundings>>,
-        look_again: Arc<Notify>,
-        changed: Arc<Notify>,
-    ) {
+    /// Runs for ever: sends the newest information to `out` and notifies `changed`. `refresh` reports that the definition or
+    /// the ceiling changed.
+    pub async fn run(mut self, out: watch::Sender<Option<ClusterInfo>>, refresh: Arc<Notify>, changed: Arc<Notify>) {
         loop {
-            let delay = match self.look().await {
+            let delay = match self.refresh().await {
                 Ok(()) => {
                     self.gate.open();
                     if out.borrow().as_ref() != Some(&self.now) {
@@ -61,44 +56,44 @@ impl Gatherer {
                     DISCOVERY_EVERY
                 }
                 Err(error) => {
-                    tracing::warn!(%error, retry_in = ?RETRY, "cannot look around");
+                    tracing::warn!(%error, retry_in = ?RETRY, "cannot refresh cluster information");
                     self.complete = None;
                     RETRY
                 }
             };
             tokio::select! {
                 () = tokio::time::sleep(delay) => {}
-                () = look_again.notified() => self.complete = None,
+                () = refresh.notified() => self.complete = None,
             }
         }
     }
 
-    async fn look(&mut self) -> Result<(), Error> {
+    async fn refresh(&mut self) -> Result<(), Error> {
         let mut definition = None;
         if self.complete.is_none_or(|at| at.elapsed() >= ALL_EVERY) {
-            definition = Some(self.look_at_definition().await?);
-            // What is served comes anew, and with it the question what of it may be granted.
+            definition = Some(self.read_definition().await?);
+            // A new poller reads all of discovery, and rights are checked again for every served type.
             self.poller = Poller::default();
             self.complete = None;
         }
-        let found = self.poller.poll(&self.client).await.map_err(|error| Error::Waiting(error.to_string()))?;
+        let found = self.poller.poll(&self.client).await?;
         if let Some(found) = found {
             let found = found.keeping(&self.now.discovered);
-            // Both or neither: should the question fail, everything is asked for again.
+            // Both or neither: if the check fails, everything is read again.
             self.now.ungrantable = Arc::new(ceiling::ungrantable(&self.client, &found.types).await?);
             self.now.discovered = Arc::new(found);
-            // A default that leaves nothing of what was served may leave something of what is served now.
+            // A default that selected none of the types served before may select one that is served now.
             let definition = match definition {
                 Some(definition) => definition,
-                None => self.look_at_definition().await?,
+                None => self.read_definition().await?,
             };
-            self.look_at_default(&definition).await?;
+            self.read_default(&definition).await?;
         }
         self.complete.get_or_insert_with(Instant::now);
         Ok(())
     }
 
-    async fn look_at_definition(&mut self) -> Result<CustomResourceDefinition, Error> {
+    async fn read_definition(&mut self) -> Result<CustomResourceDefinition, Error> {
         let crds: Api<CustomResourceDefinition> = Api::all(self.client.clone());
         let action = format!("read CustomResourceDefinition {CRD_NAME}");
         let Some(crd) = crds.get_opt(CRD_NAME).await.map_err(Error::api(action))? else {
@@ -119,9 +114,9 @@ impl Gatherer {
         Ok(crd)
     }
 
-    async fn look_at_default(&mut self, definition: &CustomResourceDefinition) -> Result<(), Error> {
+    async fn read_default(&mut self, definition: &CustomResourceDefinition) -> Result<(), Error> {
         let served = &self.now.discovered.types;
-        let default = cluster_default::settle(&self.client, &self.namespace, definition, served).await?;
+        let default = default_config::settle(&self.client, &self.namespace, definition, served).await?;
         if let Some(problem) = &default.problem
             && self.now.default.problem.as_ref() != Some(problem)
         {

@@ -1,10 +1,10 @@
-//! What every MeshSync depends on besides itself: discovery, the ceiling, the cluster-wide default.
+//! What every MeshSync depends on besides itself: discovery, the ceiling, and the cluster-wide default.
 //!
-//! Gathered once and shared; a change of any of them reconciles every MeshSync.
+//! It is read once and shared. A change of any part reconciles every MeshSync.
 
 mod ceiling;
-pub(crate) mod cluster_default;
-mod gather;
+pub(crate) mod default_config;
+mod watch;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,25 +12,25 @@ use std::sync::Arc;
 use meshsync_crds::informer_config::InformerConfig;
 use meshsync_runtime::discovery::Discovered;
 
-pub use gather::Gatherer;
+pub use watch::ClusterInfoWatcher;
 
-/// See the module.
+/// What every MeshSync depends on besides itself.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Surroundings {
+pub struct ClusterInfo {
     /// UID of the namespace `kube-system`.
     pub cluster_id: String,
     /// UID of the CustomResourceDefinition, which owns cluster-scoped children.
     pub crd_uid: String,
     /// What the API server serves.
     pub discovered: Arc<Discovered>,
-    /// Types that an agent may not be granted, with the reason: all others that are served may be.
+    /// Served types that the operator may not let an agent read, each with the reason.
     pub ungrantable: Arc<BTreeMap<String, String>>,
     /// The cluster-wide default.
     pub default: ClusterDefault,
 }
 
-impl Surroundings {
-    /// Whether an agent may be granted to read `plural` of `group`, which is served.
+impl ClusterInfo {
+    /// Whether `plural` of `group` is served and the operator may let an agent read it.
     #[must_use]
     pub fn is_grantable(&self, group: &str, plural: &str) -> bool {
         let served = self.discovered.types.iter().find(|served| served.group == group && served.plural == plural);
@@ -41,11 +41,11 @@ impl Surroundings {
 /// The cluster-wide default of `informer_config`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClusterDefault {
-    /// What is in force.
+    /// The configuration in force.
     pub config: InformerConfig,
-    /// Whether that is the built-in one.
+    /// Whether the configuration in force is the built-in one.
     pub is_built_in: bool,
-    /// What is wrong with a newer one that is not in force.
+    /// Why a newer default is not in force.
     pub problem: Option<String>,
 }
 

@@ -7,7 +7,7 @@ use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, PolicyRule, Ro
 use meshsync_crds::names::GROUP;
 
 use super::super::validate::Validated;
-use super::{cluster_scoped, namespaced};
+use super::meta::{cluster_scoped, namespaced};
 
 const RBAC: &str = "rbac.authorization.k8s.io";
 const READ: [&str; 2] = ["list", "watch"];

@@ -1,54 +1,67 @@
-//! Tells people what is news: by events, and in the log what is wrong.
+//! Reports what changed: as Kubernetes events, and problems in the log as well.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, PoisonError};
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use kube::runtime::events::{Event, EventType};
+use kube::runtime::events::{Event, EventType, Recorder};
 use kube::{Resource, ResourceExt};
 use meshsync_crds::conditions::{AUTHORIZED, BROKER_AVAILABLE, RESOLVED};
 use meshsync_crds::{MeshSync, MeshSyncStatus};
 
-use super::controller::Context;
 use super::status::Outcome;
 use super::validate::hash;
 
-/// What the API takes of an event's note, in bytes.
+/// Longest note of an event that the API accepts, in bytes.
 const MAX_NOTE: usize = 1024;
 /// Ends a note that was cut.
 const ELLIPSIS: &str = "…";
 
-/// What was told of MeshSyncs with which something is wrong: by uid and condition, a hash of what the condition said.
-///
-/// The status of before would not do: it comes from a cache, which may be behind what was written a moment ago.
-#[derive(Debug, Default)]
-pub struct Told(Mutex<HashMap<String, BTreeMap<String, String>>>);
+/// Writes events, each problem once.
+pub struct Events {
+    recorder: Recorder,
+    announced: Announced,
+}
 
-impl Told {
-    /// Those of `wrong` that were not told of this MeshSync. What is not in it any more is news when it comes again, unless
-    /// `wrong` is not `complete`.
+impl Events {
+    /// Events that `recorder` writes; nothing has been announced yet.
+    #[must_use]
+    pub fn new(recorder: Recorder) -> Self {
+        Self { recorder, announced: Announced::default() }
+    }
+}
+
+/// The problems that were announced: for each uid of a MeshSync and each condition, a hash of reason and message.
+///
+/// The previous status cannot serve instead: it comes from a cache, which may lag behind the last write.
+#[derive(Debug, Default)]
+struct Announced(Mutex<HashMap<String, BTreeMap<String, String>>>);
+
+impl Announced {
+    /// The conditions among `wrong` that were not announced for this MeshSync. A condition that is missing from `wrong` has
+    /// recovered and is announced when it fails again, unless `complete` is false.
     fn news<'a>(&self, uid: &str, wrong: Vec<&'a Condition>, complete: bool) -> Vec<&'a Condition> {
-        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = told.remove(uid).unwrap_or_default();
+        let mut announced = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = announced.remove(uid).unwrap_or_default();
         let mut now = if complete { BTreeMap::new() } else { before.clone() };
-        now.extend(wrong.iter().map(|condition| (condition.type_.clone(), said(condition))));
+        now.extend(wrong.iter().map(|condition| (condition.type_.clone(), digest(condition))));
         let is_news = |condition: &&Condition| before.get(&condition.type_) != now.get(&condition.type_);
         let news = wrong.into_iter().filter(is_news).collect();
-        // Of a MeshSync with which all is well nothing is kept.
+        // A healthy MeshSync takes no memory here.
         if !now.is_empty() {
-            told.insert(uid.to_owned(), now);
+            announced.insert(uid.to_owned(), now);
         }
         news
     }
 }
 
-fn said(condition: &Condition) -> String {
+fn digest(condition: &Condition) -> String {
     hash(&(&condition.reason, &condition.message))
 }
 
-/// Whether something is wrong with what was asked for or what it refers to. What only takes its time, such as the start of
-/// a pod, is not; and of failed requests the log has each.
+/// Whether the condition reports a mistake in the spec or in an object that it refers to. A pod that is still starting is
+/// no mistake, and failed requests are logged one by one.
 fn is_wrong(condition: &Condition) -> bool {
     match condition.type_.as_str() {
         RESOLVED => condition.reason != "Resolved",
@@ -58,16 +71,16 @@ fn is_wrong(condition: &Condition) -> bool {
     }
 }
 
-/// Tells what a person would want to hear about once.
-pub(super) async fn tell(context: &Context, meshsync: &MeshSync, outcome: &Outcome<'_>, now: &MeshSyncStatus) {
+/// Announces new problems, and children that were written or removed.
+pub(super) async fn announce(events: &Events, meshsync: &MeshSync, outcome: &Outcome<'_>, now: &MeshSyncStatus) {
     let wrong = now.conditions.iter().filter(|condition| is_wrong(condition)).collect();
-    // Where applying failed, most conditions say only that.
+    // After a failed apply, most conditions only repeat the failure.
     let complete = !matches!(outcome, Outcome::Failed(_));
-    for condition in context.told.news(&meshsync.uid().unwrap_or_default(), wrong, complete) {
+    for condition in events.announced.news(&meshsync.uid().unwrap_or_default(), wrong, complete) {
         let Condition { type_, reason, message, .. } = condition;
         let (namespace, name) = (meshsync.namespace().unwrap_or_default(), meshsync.name_any());
         tracing::warn!(%reason, "MeshSync {namespace}/{name}: {type_}: {message}");
-        warn(context, meshsync, &format!("status.conditions{{{type_}}}"), reason, message.clone()).await;
+        warn(events, meshsync, &format!("status.conditions{{{type_}}}"), reason, message.clone()).await;
     }
     if let Outcome::Applied(applied) = outcome {
         for (reason, what, children) in
@@ -76,19 +89,19 @@ pub(super) async fn tell(context: &Context, meshsync: &MeshSync, outcome: &Outco
             if let Some(first) = children.first() {
                 let message = format!("{what} {}", children.join(", "));
                 let about = child_reference(meshsync, first);
-                publish(context, meshsync, (EventType::Normal, reason), message, about).await;
+                publish(events, meshsync, (EventType::Normal, reason), message, about).await;
             }
         }
     }
 }
 
 /// Writes a warning about a field of `meshsync`.
-pub(super) async fn warn(context: &Context, meshsync: &MeshSync, field: &str, reason: &str, note: String) {
+pub(super) async fn warn(events: &Events, meshsync: &MeshSync, field: &str, reason: &str, note: String) {
     let about = field_reference(meshsync, field, &note);
-    publish(context, meshsync, (EventType::Warning, reason), note, about).await;
+    publish(events, meshsync, (EventType::Warning, reason), note, about).await;
 }
 
-/// `Kind name` as a reference: events that differ in it are not counted as repetitions of the first.
+/// A reference to the child `Kind name`. Events with different references are not counted as repetitions of the first.
 fn child_reference(meshsync: &MeshSync, child: &str) -> ObjectReference {
     let (kind, name) = child.split_once(' ').unwrap_or((child, ""));
     ObjectReference {
@@ -99,14 +112,14 @@ fn child_reference(meshsync: &MeshSync, child: &str) -> ObjectReference {
     }
 }
 
-/// A field, and what is said of it: without the latter, another note for the same reason would be counted as a repetition
-/// of the first, whose note stays.
+/// A reference to a field, made unique by a hash of the note: otherwise an event with the same reason and another note would
+/// count as a repetition of the first, and keep the first note.
 fn field_reference(meshsync: &MeshSync, field: &str, note: &str) -> ObjectReference {
     ObjectReference { field_path: Some(format!("{field}#{}", hash(&note))), ..meshsync.object_ref(&()) }
 }
 
 async fn publish(
-    context: &Context,
+    events: &Events,
     meshsync: &MeshSync,
     (type_, reason): (EventType, &str),
     note: String,
@@ -119,12 +132,12 @@ async fn publish(
         action: "Reconcile".to_owned(),
         secondary: Some(about),
     };
-    if let Err(error) = context.recorder.publish(&event, &meshsync.object_ref(&())).await {
+    if let Err(error) = events.recorder.publish(&event, &meshsync.object_ref(&())).await {
         tracing::warn!(%error, reason, "cannot write an event");
     }
 }
 
-/// The API refuses an event whose note is longer.
+/// Shortens a note that the API would refuse.
 fn cut(mut note: String) -> String {
     if note.len() > MAX_NOTE {
         let fits = (0..=MAX_NOTE - ELLIPSIS.len()).rev().find(|end| note.is_char_boundary(*end));
@@ -155,13 +168,17 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_told_once_and_again_when_it_changed_or_was_gone() {
-        let told = Told::default();
+    fn a_problem_is_announced_once_and_again_after_a_change_or_recovery() {
+        let announced = Announced::default();
         let a = condition(RESOLVED, "NothingSelected", "the first cause");
         let b = condition(RESOLVED, "NothingSelected", "the second cause");
         let c = condition(AUTHORIZED, "NotGrantable", "pods");
         let round = |uid: &str, wrong: &[&Condition], complete: bool| -> Vec<String> {
-            told.news(uid, wrong.to_vec(), complete).into_iter().map(|condition| condition.message.clone()).collect()
+            announced
+                .news(uid, wrong.to_vec(), complete)
+                .into_iter()
+                .map(|condition| condition.message.clone())
+                .collect()
         };
         let nothing = Vec::<String>::new();
         assert_eq!(round("one", &[&a], true), ["the first cause"]);
@@ -169,15 +186,15 @@ mod tests {
         assert_eq!(round("two", &[&a], true), ["the first cause"], "another MeshSync");
         assert_eq!(round("one", &[&b, &c], true), ["the second cause"]);
         assert_eq!(round("one", &[&b], false), nothing);
-        assert_eq!(round("one", &[&b, &c], true), nothing, "it was not gone: applying had failed");
+        assert_eq!(round("one", &[&b, &c], true), nothing, "apply failed, so the problem had not recovered");
         assert_eq!(round("one", &[], true), nothing);
-        assert_eq!(round("one", &[&c], true), ["pods"], "it was gone");
+        assert_eq!(round("one", &[&c], true), ["pods"], "it had recovered");
         assert_eq!(round("two", &[], true), nothing);
-        assert_eq!(told.0.lock().unwrap().len(), 1, "kept of a MeshSync with which all is well");
+        assert_eq!(announced.0.lock().unwrap().len(), 1, "a healthy MeshSync is kept");
     }
 
     #[test]
-    fn what_is_wrong_is_told_apart_from_what_takes_its_time() {
+    fn mistakes_are_told_apart_from_slow_starts() {
         for (type_, reason, wrong) in [
             (RESOLVED, "Resolved", false),
             (RESOLVED, "UnknownType", true),
@@ -195,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn another_note_is_about_something_else_and_the_same_one_is_not() {
+    fn references_differ_when_notes_differ() {
         let meshsync = dereferenced(json!({}), &[]).meshsync;
         let about = |note: &str| field_reference(&meshsync, "status.conditions{Resolved}", note);
         assert_eq!(about("one"), about("one"));
@@ -204,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn a_note_is_cut_by_bytes_between_characters() {
+    fn a_note_is_cut_by_bytes_and_between_characters() {
         assert_eq!(cut("ä".repeat(512)), "ä".repeat(512));
         let long = cut(format!("a{}", "ä".repeat(600)));
         assert!(long.len() == 1024 && long.ends_with("ä…"), "{} bytes", long.len());
