@@ -60,10 +60,10 @@ fn run_all(args: &TestArgs) -> Result<Tally> {
     let binaries = step("building the workspace and its tests", build)?;
 
     let limit = Duration::from_secs(args.phase_timeout * 60);
-    let mut total = phase("unit tests", limit, binaries.iter().filter(|binary| !binary.is_integration()), args, &[]);
+    let mut total = phase("unit tests", limit, binaries.iter().filter(|binary| !binary.is_on_clusters()), args, &[]);
     if !args.unit {
-        let integration = binaries.iter().filter(|binary| binary.is_integration());
-        total += phase("tests on clusters", limit, integration, args, &[LABS_AT_ONCE]);
+        let on_clusters = binaries.iter().filter(|binary| binary.is_on_clusters());
+        total += phase("tests on clusters", limit, on_clusters, args, &[LABS_AT_ONCE]);
         // Killed tests leave labs behind; the verdict must not.
         Lab::sweep()?;
     }
@@ -81,8 +81,9 @@ struct TestBinary {
 }
 
 impl TestBinary {
-    fn is_integration(&self) -> bool {
-        self.kind == "test"
+    /// Whether it starts clusters. Tests of other packages, such as that of the schema, need none.
+    fn is_on_clusters(&self) -> bool {
+        self.kind == "test" && self.package_dir.ends_with("e2e")
     }
 }
 
@@ -221,14 +222,16 @@ mod tests {
             "\n",
             r#"{"reason":"compiler-artifact","manifest_path":"/w/a/Cargo.toml","target":{"name":"a","kind":["lib"]},"profile":{"test":true},"executable":"/t/a-1"}"#,
             "\n",
-            r#"{"reason":"compiler-artifact","manifest_path":"/w/b/Cargo.toml","target":{"name":"wire","kind":["test"]},"profile":{"test":true},"executable":"/t/wire-2"}"#,
+            r#"{"reason":"compiler-artifact","manifest_path":"/w/e2e/Cargo.toml","target":{"name":"wire","kind":["test"]},"profile":{"test":true},"executable":"/t/wire-2"}"#,
+            "\n",
+            r#"{"reason":"compiler-artifact","manifest_path":"/w/a/Cargo.toml","target":{"name":"schema","kind":["test"]},"profile":{"test":true},"executable":"/t/schema-4"}"#,
             "\n",
             r#"{"reason":"compiler-artifact","manifest_path":"/w/a/Cargo.toml","target":{"name":"fast","kind":["bench"]},"profile":{"test":true},"executable":"/t/fast-3"}"#,
             "\n",
             r#"{"reason":"build-finished","success":true}"#,
         );
         let found = test_binaries(messages);
-        let found: Vec<_> = found.iter().map(|binary| (binary.name.as_str(), binary.is_integration())).collect();
-        assert_eq!(found, [("a", false), ("wire", true)]);
+        let found: Vec<_> = found.iter().map(|binary| (binary.name.as_str(), binary.is_on_clusters())).collect();
+        assert_eq!(found, [("a", false), ("wire", true), ("schema", false)]);
     }
 }
