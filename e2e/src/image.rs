@@ -41,7 +41,7 @@ impl Image {
     /// # Errors
     /// When it is not built.
     pub fn agent() -> Result<Self> {
-        Ok(Self::new(AGENT, crate::programs::binary("meshsync-agent")?))
+        Ok(Self::new(AGENT, crate::binaries::binary("meshsync-agent")?))
     }
 
     /// Our operator, as the workspace built it.
@@ -49,7 +49,7 @@ impl Image {
     /// # Errors
     /// When it is not built.
     pub fn operator() -> Result<Self> {
-        Ok(Self::new(OPERATOR, crate::programs::binary("meshsync-operator")?))
+        Ok(Self::new(OPERATOR, crate::binaries::binary("meshsync-operator")?))
     }
 
     /// nats-server under `reference`: that of the image which the operator deploys, so that it finds it on the node.

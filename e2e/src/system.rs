@@ -10,12 +10,12 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
 use crate::await_condition;
+use crate::binaries::binary;
 use crate::cluster::Cluster;
 use crate::image::Image;
 use crate::metrics::Metrics;
 use crate::nats::delete_streams;
 use crate::process::Daemon;
-use crate::programs::binary;
 use crate::progress;
 use crate::stream::Consumer;
 

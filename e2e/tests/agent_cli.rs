@@ -9,11 +9,11 @@ use std::process::{Command, Output};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use meshsync_e2e::binaries::binary;
 use meshsync_e2e::cluster::{Cluster, Level};
 use meshsync_e2e::equality::ObjectKey;
 use meshsync_e2e::everything::{NOT_WATCHED, objects};
-use meshsync_e2e::processes::account_kubeconfig;
-use meshsync_e2e::programs::binary;
+use meshsync_e2e::local_system::account_kubeconfig;
 use meshsync_e2e::stream::Consumer;
 use meshsync_e2e::{await_condition, lab};
 use serde_json::Value;

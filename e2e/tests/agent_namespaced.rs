@@ -11,9 +11,9 @@ use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use meshsync_e2e::binaries::binary;
 use meshsync_e2e::cluster::Level;
-use meshsync_e2e::processes::account_kubeconfig;
-use meshsync_e2e::programs::binary;
+use meshsync_e2e::local_system::account_kubeconfig;
 use meshsync_e2e::{await_condition, lab};
 use serde_json::Value;
 

@@ -5,9 +5,9 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use meshsync_e2e::bench::contender::Contender;
 use meshsync_e2e::bench::{replay, snapshot};
+use meshsync_e2e::binaries::binary;
 use meshsync_e2e::faults::soak::{Plan, soak};
 use meshsync_e2e::lab;
-use meshsync_e2e::programs::binary;
 
 #[test]
 fn a_snapshot_and_a_restart_are_measured() -> Result<()> {

@@ -4,11 +4,11 @@ use std::process::{Command, Output};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use meshsync_e2e::binaries::binary;
 use meshsync_e2e::cluster::{Cluster, Level};
 use meshsync_e2e::everything::{NOT_WATCHED, await_equal};
 use meshsync_e2e::lab;
 use meshsync_e2e::nats::Nats;
-use meshsync_e2e::programs::binary;
 use meshsync_e2e::stream::Consumer;
 
 const DEADLINE: Duration = Duration::from_secs(60);

@@ -136,12 +136,12 @@ pub(super) fn build_binaries() -> Result<()> {
 pub(super) fn build_agent(release: bool) -> Result<std::path::PathBuf> {
     if !release {
         build_binaries()?;
-        return crate::programs::binary("meshsync-agent");
+        return crate::binaries::binary("meshsync-agent");
     }
     let status =
         cargo().args(["build", "--release", "--package", "meshsync-agent"]).status().context("cannot run cargo")?;
     anyhow::ensure!(status.success(), "the agent does not build");
-    let debug = crate::programs::binary("meshsync-agent")?;
+    let debug = crate::binaries::binary("meshsync-agent")?;
     let target = debug.parent().and_then(Path::parent).context("the build directory has an unexpected layout")?;
     Ok(target.join("release/meshsync-agent"))
 }
