@@ -103,7 +103,7 @@ pub fn order_published(payloads: &[Bytes]) -> Verdict {
             order.verdict.broken.push(format!("not a message: {}", String::from_utf8_lossy(payload)));
             continue;
         };
-        let Metadata { uid, resource_version } = object.metadata;
+        let VersionMetadata { uid, resource_version } = object.metadata;
         let key = (object.api_version, object.kind, uid);
         let version = resource_version.parse().unwrap_or_default();
         order.hear(key, Heard { version, deleted: event_type == "DELETED", place });
@@ -115,20 +115,20 @@ pub fn order_published(payloads: &[Bytes]) -> Verdict {
 #[serde(rename_all = "PascalCase")]
 struct Published {
     event_type: String,
-    object: Resource,
+    object: ObjectVersion,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Resource {
+struct ObjectVersion {
     api_version: String,
     kind: String,
-    metadata: Metadata,
+    metadata: VersionMetadata,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Metadata {
+struct VersionMetadata {
     #[serde(default)]
     uid: String,
     #[serde(default)]

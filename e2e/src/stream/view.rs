@@ -126,7 +126,7 @@ impl View {
 
     fn apply(&mut self, payload: &Bytes) -> Result<Key> {
         let envelope: Envelope<'_> = serde_json::from_slice(payload).context("no envelope")?;
-        let resource: Resource = serde_json::from_str(envelope.object.get()).context("no resource")?;
+        let resource: KeyedResource = serde_json::from_str(envelope.object.get()).context("no resource")?;
         let key = resource.key();
         match envelope.event_type {
             "ADDED" => self.added += 1,
@@ -149,7 +149,7 @@ impl View {
 pub(super) fn store_part(payload: &[u8]) -> Result<Vec<(Key, Bytes)>> {
     let envelope: StorePart<'_> = serde_json::from_slice(payload).context("no answer to informer-store")?;
     let object = |raw: &&RawValue| {
-        let resource: Resource = serde_json::from_str(raw.get()).context("no resource")?;
+        let resource: KeyedResource = serde_json::from_str(raw.get()).context("no resource")?;
         let message = format!(r#"{{"EventType":"ADDED","Object":{}}}"#, raw.get());
         Ok((resource.key(), Bytes::from(message)))
     };
@@ -172,21 +172,21 @@ struct Envelope<'a> {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Resource {
+struct KeyedResource {
     api_version: String,
     kind: String,
-    metadata: Metadata,
+    metadata: KeyMetadata,
 }
 
-impl Resource {
+impl KeyedResource {
     fn key(self) -> Key {
-        let Self { api_version, kind, metadata: Metadata { namespace, name } } = self;
+        let Self { api_version, kind, metadata: KeyMetadata { namespace, name } } = self;
         Key { api_version, kind, namespace, name }
     }
 }
 
 #[derive(Deserialize)]
-struct Metadata {
+struct KeyMetadata {
     #[serde(default)]
     namespace: String,
     name: String,

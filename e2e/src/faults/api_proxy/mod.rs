@@ -106,7 +106,7 @@ impl Rule {
     }
 }
 
-struct Shared {
+struct ProxyState {
     server: kube::Client,
     rules: Mutex<Vec<Rule>>,
     asked: Mutex<Vec<Asked>>,
@@ -115,7 +115,7 @@ struct Shared {
 
 /// See the module. It listens until it is dropped.
 pub struct ApiProxy {
-    shared: Arc<Shared>,
+    state: Arc<ProxyState>,
     kubeconfig: PathBuf,
     task: tokio::task::JoinHandle<()>,
 }
@@ -138,13 +138,13 @@ impl ApiProxy {
             let _ = connection.set_nodelay(true);
         });
         let (rules, asked, cuts) = (Mutex::default(), Mutex::default(), watch::Sender::new(0));
-        let shared = Arc::new(Shared { server, rules, asked, cuts });
-        let router = Router::new().fallback(answer).with_state(Arc::clone(&shared));
+        let state = Arc::new(ProxyState { server, rules, asked, cuts });
+        let router = Router::new().fallback(answer).with_state(Arc::clone(&state));
         let task = tokio::spawn(async move {
             // It ends with the runtime at the latest; whoever asks then sees it.
             let _ended = axum::serve(listener, router).await;
         });
-        Ok(Self { shared, kubeconfig, task })
+        Ok(Self { state, kubeconfig, task })
     }
 
     /// Kubeconfig of whoever is to talk to the API server through it.
@@ -155,23 +155,23 @@ impl ApiProxy {
 
     /// Puts these rules in the place of those before; the first that matches holds. Answers that have begun go on.
     pub fn set(&self, rules: impl IntoIterator<Item = Rule>) {
-        *lock(&self.shared.rules) = rules.into_iter().collect();
+        *lock(&self.state.rules) = rules.into_iter().collect();
     }
 
     /// Ends every answer that has begun, watches above all, so that they are asked for again.
     pub fn cut(&self) {
-        self.shared.cuts.send_modify(|cuts| *cuts += 1);
+        self.state.cuts.send_modify(|cuts| *cuts += 1);
     }
 
     /// Requests so far that `matches`.
     #[must_use]
     pub fn count(&self, matches: impl Fn(&Asked) -> bool) -> usize {
-        lock(&self.shared.asked).iter().filter(|asked| matches(asked)).count()
+        lock(&self.state.asked).iter().filter(|asked| matches(asked)).count()
     }
 
     /// Forgets the requests so far.
     pub fn forget(&self) {
-        lock(&self.shared.asked).clear();
+        lock(&self.state.asked).clear();
     }
 }
 
@@ -182,12 +182,12 @@ impl Drop for ApiProxy {
     }
 }
 
-async fn answer(State(shared): State<Arc<Shared>>, request: Request<Body>) -> Response<Body> {
+async fn answer(State(state): State<Arc<ProxyState>>, request: Request<Body>) -> Response<Body> {
     let uri = request.uri();
     let (path, query) = (uri.path().to_owned(), uri.query().unwrap_or_default().to_owned());
     let asked = Asked { method: request.method().clone(), path, query };
-    lock(&shared.asked).push(asked.clone());
-    let answer = shared.rule_for(&asked);
+    lock(&state.asked).push(asked.clone());
+    let answer = state.rule_for(&asked);
     if matches!(answer, Some(Answer::Silence)) {
         return std::future::pending().await;
     }
@@ -196,7 +196,7 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request<Body>) -> Re
     }
     // A list that was changed is not the one that the client's etag stands for.
     let is_changed = matches!(answer, Some(Answer::Changed(_)));
-    let mut right = match shared.forward(request, is_changed).await {
+    let mut right = match state.forward(request, is_changed).await {
         Ok(right) => right,
         Err(error) => {
             let mut response = Response::new(Body::from(format!("the test's proxy: {error:#}")));
@@ -213,7 +213,7 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request<Body>) -> Re
     }
 }
 
-impl Shared {
+impl ProxyState {
     fn rule_for(&self, asked: &Asked) -> Option<Answer> {
         let mut rules = lock(&self.rules);
         let rule = rules.iter_mut().find(|rule| rule.times > 0 && (rule.matches)(asked))?;
