@@ -20,7 +20,7 @@ use crate::progress;
 use crate::stream::Consumer;
 
 /// Kinds of everything that may belong to a MeshSync, for `kubectl get`.
-pub const CHILD_KINDS: &str = "all,secrets,configmaps,persistentvolumeclaims,serviceaccounts,roles,rolebindings,\
+const CHILD_KINDS: &str = "all,secrets,configmaps,persistentvolumeclaims,serviceaccounts,roles,rolebindings,\
     networkpolicies,clusterroles,clusterrolebindings,flowschemas";
 /// Namespace of operator, agent and broker, as the manifest and the samples have it.
 pub const NAMESPACE: &str = "meshery";
@@ -121,15 +121,15 @@ impl<'a> System<'a> {
     ///
     /// # Errors
     /// When they do not in time; the message holds all events.
-    pub async fn await_told(&self, operator: &Daemon, reason: &str, text: &str) -> Result<()> {
+    pub async fn await_reported(&self, operator: &Daemon, reason: &str, text: &str) -> Result<()> {
         let mut events = Vec::new();
-        let told = await_condition("it is told by an event and in the log", DEADLINE, async || {
+        let reported = await_condition("an event and the operator's log report it", DEADLINE, async || {
             events = self.events().await?;
             let is_event = events.iter().any(|event| event.starts_with(reason) && event.contains(text));
             let is_line = |line: &str| line.contains("WARN") && line.contains(reason) && line.contains(text);
             Ok((is_event && operator.log().lines().any(is_line)).then_some(()))
         });
-        told.await.with_context(|| format!("{reason}, {text}: not in the log, or not in the events {events:#?}"))
+        reported.await.with_context(|| format!("{reason}, {text}: not in the log, or not in the events {events:#?}"))
     }
 
     /// `reason: note` of every event in [`NAMESPACE`].
@@ -199,7 +199,21 @@ impl<'a> System<'a> {
         Ok(consumer)
     }
 
-    /// Name, restarts and address of the agent's pod.
+    /// Deletes the MeshSync and waits until nothing that belonged to it is left.
+    ///
+    /// # Errors
+    /// When something is left after `deadline`.
+    pub async fn ensure_deletion_leaves_nothing(&self, deadline: Duration) -> Result<()> {
+        self.cluster.kubectl(["delete", "meshsync", "-n", NAMESPACE, NAME]).await?;
+        await_condition("nothing is left", deadline, async || {
+            let label = "meshery.layer5.io/meshsync-uid";
+            let left = self.cluster.kubectl(["get", CHILD_KINDS, "-A", "-l", label, "-o", "name"]).await?;
+            Ok(left.trim().is_empty().then_some(()))
+        })
+        .await
+    }
+
+    /// The agent's pod.
     ///
     /// # Errors
     /// When there is not exactly one.

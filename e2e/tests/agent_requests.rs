@@ -1,4 +1,4 @@
-//! What consumers hear first, what they may ask for, and types that come and go.
+//! The agent's presence message, its answers to requests, and types that appear and disappear.
 
 #![allow(clippy::indexing_slicing, reason = "a missing field of a JSON value reads as null")]
 
@@ -9,16 +9,19 @@ use async_nats::{Client, Subscriber};
 use futures::StreamExt as _;
 use meshsync_e2e::cluster::{Cluster, Level};
 use meshsync_e2e::everything::{NOT_WATCHED, await_equal};
+use meshsync_e2e::lab::Lab;
 use meshsync_e2e::metrics::Metrics;
+use meshsync_e2e::nats::Nats;
+use meshsync_e2e::process::Daemon;
 use meshsync_e2e::stream::{CORE_SUBJECT, Consumer, Recorder};
 use meshsync_e2e::{await_condition, lab};
 use serde_json::{Value, json};
 
 const REQUESTS: &str = "meshery.meshsync.request";
 const DEADLINE: Duration = Duration::from_secs(60);
-/// A new type is watched so soon after it is established, a removed one gone.
+/// Longest time until the agent watches a new type, and until the objects of a removed type are gone.
 const TYPE_WITHIN: Duration = Duration::from_secs(5);
-/// Presence comes within a second; a machine that is busy with other tests gets another one.
+/// Presence takes less than a second; a machine that is busy with other tests gets two.
 const PRESENCE_WITHIN: Duration = Duration::from_secs(2);
 
 const GADGETS: &str = r#"
@@ -49,10 +52,13 @@ fn request(entity: &str) -> String {
 }
 
 async fn next(messages: &mut Subscriber) -> Result<async_nats::Message> {
-    tokio::time::timeout(DEADLINE, messages.next()).await.context("nothing came")?.context("the subscription ended")
+    tokio::time::timeout(DEADLINE, messages.next())
+        .await
+        .context("no message arrived")?
+        .context("the subscription ended")
 }
 
-/// Watches opened so far, but for those of the type that comes and goes.
+/// Watches opened so far, except those of the type that the test adds and removes.
 async fn watch_opens() -> Result<Vec<String>> {
     let metrics = Metrics::of_agent().await?.0;
     let opens = metrics.lines().filter(|line| line.starts_with("meshsync_watch_opens_total{"));
@@ -60,7 +66,7 @@ async fn watch_opens() -> Result<Vec<String>> {
 }
 
 #[test]
-fn presence_comes_before_the_first_object_and_says_what_exists() -> Result<()> {
+fn presence_precedes_the_first_object_and_lists_the_types() -> Result<()> {
     lab::run("agent-presence", async |lab| {
         let cluster = lab.cluster(Level::ControlPlane).start().await?;
         cluster.kubectl(["create", "configmap", "one", "-n", "default"]).await?;
@@ -75,8 +81,8 @@ fn presence_comes_before_the_first_object_and_says_what_exists() -> Result<()> {
         let first = next(&mut messages).await?;
         let took = began.elapsed();
         ensure!(first.subject.as_str() == "meshery.meshsync.presence", "the first message is on {}", first.subject);
-        ensure!(took < PRESENCE_WITHIN, "it took {took:?}");
-        ensure!(next(&mut messages).await?.subject.as_str() == CORE_SUBJECT, "no object follows");
+        ensure!(took < PRESENCE_WITHIN, "presence took {took:?}");
+        ensure!(next(&mut messages).await?.subject.as_str() == CORE_SUBJECT, "no object follows presence");
 
         let presence: Value = serde_json::from_slice(&first.payload)?;
         let id = ["get", "namespace", "kube-system", "-o", "jsonpath={.metadata.uid}"];
@@ -87,13 +93,16 @@ fn presence_comes_before_the_first_object_and_says_what_exists() -> Result<()> {
         let config_maps = find("configmaps").context("no configmaps")?;
         let names = cluster.kubectl(["get", "configmaps", "-A", "-o", "name"]).await?;
         ensure!(config_maps["objects"] == names.lines().count() && config_maps["watched"] == true, "{config_maps}");
-        ensure!(find("events").is_some_and(|events| events["watched"] == false), "events are not in it, or watched");
+        ensure!(
+            find("events").is_some_and(|events| events["watched"] == false),
+            "presence does not list events, or lists them as watched"
+        );
         Ok(())
     })
 }
 
 #[test]
-fn requests_are_answered_and_malformed_ones_do_no_harm() -> Result<()> {
+fn agent_answers_requests_and_ignores_malformed_messages() -> Result<()> {
     lab::run("agent-requests", async |lab| {
         let cluster = lab.cluster(Level::ControlPlane).start().await?;
         let nats = lab.nats().jetstream().start().await?;
@@ -114,29 +123,33 @@ fn requests_are_answered_and_malformed_ones_do_no_harm() -> Result<()> {
         ensure!(answer["ObjectType"] == "meshsync-meta", "{answer}");
         ensure!(answer["Object"] == env!("CARGO_PKG_VERSION"), "{answer}");
 
-        // Everything once more, as new; a burst of requests is one pass.
+        // A burst of requests makes the agent publish every object again, and only once.
         let heard = Recorder::subscribe(nats.client().await?).await?;
         let objects = consumer.view().len();
         for _ in 0..5 {
             client.publish(REQUESTS, request("resync-discovery").into()).await?;
         }
         client.flush().await?;
-        await_condition("everything is published again, as new", DEADLINE, async || {
+        await_condition("the agent has published everything again, as ADDED", DEADLINE, async || {
             Ok((heard.view().added >= objects as u64).then_some(()))
         })
         .await?;
-        await_condition("it is over", DEADLINE, async || {
+        await_condition("the agent has stopped publishing", DEADLINE, async || {
             Ok(heard.quiet_for().is_some_and(|quiet| quiet > Duration::from_secs(1)).then_some(()))
         })
         .await?;
-        ensure!(heard.len() < 2 * objects, "{} messages for {objects} objects: no burst is one pass", heard.len());
+        ensure!(
+            heard.len() < 2 * objects,
+            "{} messages for {objects} objects: the burst caused several passes",
+            heard.len()
+        );
         await_equal(&cluster, &consumer, &NOT_WATCHED, DEADLINE).await?;
         agent.ensure_running()
     })
 }
 
 #[test]
-fn a_type_is_watched_within_5_s_of_being_established_and_others_are_left_alone() -> Result<()> {
+fn new_type_is_watched_within_5_s_and_other_watches_stay_open() -> Result<()> {
     lab::run("agent-types", async |lab| {
         let cluster = lab.cluster(Level::ControlPlane).start().await?;
         let nats = lab.nats().start().await?;
@@ -148,17 +161,19 @@ fn a_type_is_watched_within_5_s_of_being_established_and_others_are_left_alone()
         ensure!(opens.len() > 50, "{opens:?}");
 
         cluster.apply(GADGETS).await?;
-        let established = await_condition("it is established", DEADLINE, async || established(&cluster).await).await?;
-        await_condition("an object is accepted", DEADLINE, async || Ok(cluster.apply(GADGET).await.ok())).await?;
+        let established =
+            await_condition("the type is established", DEADLINE, async || established(&cluster).await).await?;
+        await_condition("the API server accepts an object", DEADLINE, async || Ok(cluster.apply(GADGET).await.ok()))
+            .await?;
         let gadgets = || consumer.view().count("example.com/v1", "Gadget");
-        await_condition("it arrives", DEADLINE, async || Ok((gadgets() == 1).then_some(()))).await?;
+        await_condition("the object arrives", DEADLINE, async || Ok((gadgets() == 1).then_some(()))).await?;
         ensure!(established.elapsed() < TYPE_WITHIN, "it took {:?}", established.elapsed());
 
         cluster.kubectl(["delete", "crd", "gadgets.example.com"]).await?;
         let removed = Instant::now();
-        await_condition("it leaves", DEADLINE, async || Ok((gadgets() == 0).then_some(()))).await?;
+        await_condition("the object leaves", DEADLINE, async || Ok((gadgets() == 0).then_some(()))).await?;
         ensure!(removed.elapsed() < TYPE_WITHIN, "it took {:?}", removed.elapsed());
-        await_condition("its loop ends", DEADLINE, async || {
+        await_condition("the type's loop ends", DEADLINE, async || {
             let metrics = Metrics::of_agent().await?.0;
             Ok((!metrics.contains("gadgets.example.com")).then_some(()))
         })
@@ -174,59 +189,67 @@ async fn established(cluster: &Cluster) -> Result<Option<Instant>> {
     Ok((status.trim() == "True").then(Instant::now))
 }
 
+/// Creates 150 ConfigMaps of 400 KiB each.
+async fn create_large_config_maps(lab: &Lab, cluster: &Cluster) -> Result<()> {
+    let value = "v".repeat(400 * 1024);
+    let object = |number| {
+        json!({"apiVersion": "v1", "kind": "ConfigMap",
+            "metadata": {"name": format!("large-{number}"), "namespace": "default"}, "data": {"value": value}})
+    };
+    let objects: Vec<_> = (0..150).map(object).collect();
+    let file = lab.dir().join("large.json");
+    std::fs::write(&file, json!({"apiVersion": "v1", "kind": "List", "items": objects}).to_string())?;
+    cluster.kubectl(["create", "-f", &file.to_string_lossy()]).await.map(drop)
+}
+
+/// An agent that keeps hashes in place of bodies.
+fn hash_only_agent(lab: &Lab, cluster: &Cluster, nats: &Nats) -> Result<Daemon> {
+    let config = lab.dir().join("agent.json");
+    std::fs::write(&config, json!({"revision": "", "snapshot": {"mode": "hashOnly"}}).to_string())?;
+    let agent = lab.agent()?.arg("run").arg("--kubeconfig").arg(cluster.kubeconfig());
+    Ok(agent.arg("--config").arg(&config).env("BROKER_URL", nats.url()))
+}
+
+/// Asks for all objects, and returns the number of objects and of bytes in the messages of the answer.
+async fn count_informer_store(client: &Client) -> Result<(usize, usize)> {
+    let mut answers = client.subscribe("answer").await?;
+    client.flush().await?;
+    let payload = json!({"Reply": "answer"});
+    let request = json!({"ObjectType": "request-payload", "EventType": "", "Object": null,
+        "Request": {"Entity": "informer-store", "Payload": payload}});
+    ask(client, request.to_string()).await?;
+    let (mut objects, mut bytes) = (0, 0);
+    loop {
+        let message = next(&mut answers).await?;
+        bytes += message.payload.len();
+        let answer: Value = serde_json::from_slice(&message.payload)?;
+        match answer["Object"].as_array().context("no array")?.len() {
+            0 => return Ok((objects, bytes)),
+            more => objects += more,
+        }
+    }
+}
+
 #[test]
-fn an_answer_does_not_have_to_fit_into_memory() -> Result<()> {
+fn agent_answers_with_more_than_fits_into_its_memory() -> Result<()> {
     lab::run("agent-answer", async |lab| {
         let cluster = lab.cluster(Level::Api).start().await?;
         let nats = lab.nats().jetstream().start().await?;
-        let value = "v".repeat(400 * 1024);
-        let object = |number| {
-            json!({"apiVersion": "v1", "kind": "ConfigMap",
-                "metadata": {"name": format!("large-{number}"), "namespace": "default"}, "data": {"value": value}})
-        };
-        let objects: Vec<_> = (0..150).map(object).collect();
-        let file = lab.dir().join("large.json");
-        std::fs::write(&file, json!({"apiVersion": "v1", "kind": "List", "items": objects}).to_string())?;
-        cluster.kubectl(["create", "-f", &file.to_string_lossy()]).await?;
-        let config = lab.dir().join("agent.json");
-        std::fs::write(&config, json!({"revision": "", "snapshot": {"mode": "hashOnly"}}).to_string())?;
-        let agent = lab
-            .agent()?
-            .arg("run")
-            .arg("--kubeconfig")
-            .arg(cluster.kubeconfig())
-            .arg("--config")
-            .arg(&config)
-            .env("BROKER_URL", nats.url());
+        create_large_config_maps(lab, &cluster).await?;
+        let agent = hash_only_agent(lab, &cluster, &nats)?;
         agent.start()?;
         let stored = Consumer::stored(nats.client().await?, None).await?;
         await_equal(&cluster, &stored, &NOT_WATCHED, DEADLINE).await?;
-        // One that goes on from a stream has had none of the bodies.
+        // The second agent resumes from the stream, and has received none of the bodies.
         agent.stop(DEADLINE).await?;
         agent.start()?;
-        await_condition("it is ready again", DEADLINE, async || {
+        await_condition("the agent holds its objects again", DEADLINE, async || {
             Ok(Metrics::of_agent().await.ok().filter(|metrics| metrics.sum("meshsync_objects") > 150.0).map(drop))
         })
         .await?;
         let before = agent.peak_resident_bytes()?;
-        let client = nats.client().await?;
-        let mut answers = client.subscribe("answer").await?;
-        client.flush().await?;
-        let payload = json!({"Reply": "answer"});
-        let request = json!({"ObjectType": "request-payload", "EventType": "", "Object": null,
-            "Request": {"Entity": "informer-store", "Payload": payload}});
-        ask(&client, request.to_string()).await?;
-        let (mut objects, mut bytes) = (0, 0);
-        loop {
-            let message = next(&mut answers).await?;
-            bytes += message.payload.len();
-            let answer: Value = serde_json::from_slice(&message.payload)?;
-            match answer["Object"].as_array().context("no array")?.len() {
-                0 => break,
-                more => objects += more,
-            }
-        }
-        ensure!(objects == stored.view().len(), "{objects} objects came of {}", stored.view().len());
+        let (objects, bytes) = count_informer_store(&nats.client().await?).await?;
+        ensure!(objects == stored.view().len(), "the answer has {objects} objects of {}", stored.view().len());
         let more = agent.peak_resident_bytes()?.saturating_sub(before);
         ensure!(bytes > 60_000_000 && more < 32 * 1024 * 1024, "{more} bytes more for an answer of {bytes}");
         Ok(())

@@ -1,4 +1,4 @@
-//! What the agent publishes is the cluster.
+//! A consumer that applies the agent's messages holds what the cluster holds.
 
 #![allow(clippy::indexing_slicing, reason = "tests may panic")]
 
@@ -16,7 +16,7 @@ use meshsync_e2e::stream::Consumer;
 use meshsync_e2e::{await_condition, lab};
 
 const SECRET_VALUE: &str = "tr0ub4dor-and-3";
-/// The same in base64, as the API carries it.
+/// The same value in base64, as the API carries it.
 const SECRET_BASE64: &str = "dHIwdWI0ZG9yLWFuZC0z";
 const DEADLINE: Duration = Duration::from_secs(60);
 
@@ -76,7 +76,7 @@ fn agent(lab: &Lab, cluster: &Cluster, nats: &Nats) -> Result<Daemon> {
 }
 
 #[test]
-fn the_stream_holds_every_object_and_follows_every_change() -> Result<()> {
+fn agent_publishes_every_object_and_every_change() -> Result<()> {
     lab::run("agent-complete", async |lab| {
         let cluster = lab.cluster(Level::ControlPlane).start().await?;
         let nats = lab.nats().start().await?;
@@ -87,7 +87,7 @@ fn the_stream_holds_every_object_and_follows_every_change() -> Result<()> {
         agent.start()?;
         await_equal(&cluster, &consumer, &NOT_WATCHED, DEADLINE).await?;
 
-        // A type that appeared after the start is found without anybody telling the agent.
+        // The agent discovers a type that appears after its start.
         await_condition("the API server accepts widgets", DEADLINE, async || Ok(cluster.apply(WIDGET).await.ok()))
             .await?;
         cluster.kubectl(["scale", "-n", "shop", "deployment/web", "--replicas=3"]).await?;
@@ -95,7 +95,7 @@ fn the_stream_holds_every_object_and_follows_every_change() -> Result<()> {
         await_equal(&cluster, &consumer, &NOT_WATCHED, DEADLINE).await?;
         ensure!(consumer.view().count("example.com/v1", "Widget") == 1, "the widget is missing");
 
-        // A type that goes takes its objects along.
+        // When a type is removed, its objects leave.
         cluster.kubectl(["delete", "crd", "widgets.example.com"]).await?;
         await_condition("the widget leaves", DEADLINE, async || {
             Ok((consumer.view().count("example.com/v1", "Widget") == 0).then_some(()))
@@ -110,73 +110,91 @@ fn the_stream_holds_every_object_and_follows_every_change() -> Result<()> {
     })
 }
 
-/// The delay that NATS clients have by default.
-const UNHURRIED: Duration = Duration::from_secs(2);
+/// The delay with which NATS clients reconnect by default.
+const DEFAULT_DELAY: Duration = Duration::from_secs(2);
+
+/// A consumer that requests everything whenever it may have missed something, and one that only listens, as Meshery Server
+/// does, and that reconnects later than the agent.
+struct Consumers {
+    asking: Consumer,
+    listening: Consumer,
+}
+
+impl Consumers {
+    async fn connect(nats: &Nats) -> Result<Self> {
+        let asking = Consumer::asking(nats.client().await?, None).await?;
+        let listening = Consumer::subscribe(nats.client_reconnecting_after(DEFAULT_DELAY).await?, None).await?;
+        Ok(Self { asking, listening })
+    }
+
+    async fn await_equal(&self, cluster: &Cluster) -> Result<()> {
+        for consumer in [&self.asking, &self.listening] {
+            await_equal(cluster, consumer, &NOT_WATCHED, DEADLINE).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Lets objects change before, during and after the outage that `damage` causes and ends.
+async fn outage_under_churn(cluster: &Cluster, damage: impl AsyncFnOnce(&Churn) -> Result<()>) -> Result<()> {
+    let churn = Churn::start(cluster, "shop").await?;
+    churn.go_on(100).await?;
+    damage(&churn).await?;
+    churn.go_on(100).await
+}
 
 #[test]
-fn it_recovers_alone_from_the_loss_of_broker_api_server_and_itself() -> Result<()> {
+fn agent_recovers_from_outages_of_broker_and_api_server_and_from_its_own_death() -> Result<()> {
     lab::run("agent-recovers", async |lab| {
         let cluster = lab.cluster(Level::ControlPlane).start().await?;
         let nats = lab.nats().start().await?;
         cluster.apply(OBJECTS).await?;
-        // One asks when it may have missed something; the other, as Meshery Server does, only listens, and is back later
-        // than the agent.
-        let asking = Consumer::asking(nats.client().await?, None).await?;
-        let listening = Consumer::subscribe(nats.client_reconnecting_after(UNHURRIED).await?, None).await?;
+        let consumers = Consumers::connect(&nats).await?;
         let agent = agent(lab, &cluster, &nats)?;
         agent.start()?;
-        for consumer in [&asking, &listening] {
-            await_equal(&cluster, consumer, &NOT_WATCHED, DEADLINE).await?;
-        }
+        consumers.await_equal(&cluster).await?;
 
-        let churn = Churn::start(&cluster, "shop").await?;
-        churn.go_on(100).await?;
-        nats.kill().await?;
-        cluster.kubectl(["delete", "-n", "shop", "service/web"]).await?;
-        // Short, so that the agent still tries often and is back long before the one who listens.
-        churn.go_on(10).await?;
-        nats.start().await?;
-        churn.go_on(100).await?;
-        drop(churn);
-        for consumer in [&asking, &listening] {
-            await_equal(&cluster, consumer, &NOT_WATCHED, DEADLINE).await?;
-        }
+        outage_under_churn(&cluster, async |churn| {
+            nats.kill().await?;
+            cluster.kubectl(["delete", "-n", "shop", "service/web"]).await?;
+            // A short outage, so that the agent still retries often and is back long before the listening consumer.
+            churn.go_on(10).await?;
+            nats.start().await
+        })
+        .await?;
+        consumers.await_equal(&cluster).await?;
 
-        let churn = Churn::start(&cluster, "shop").await?;
-        churn.go_on(100).await?;
-        cluster.component("kube-apiserver")?.kill().await?;
-        cluster.restart("kube-apiserver").await?;
-        cluster.await_apiserver().await?;
-        churn.go_on(100).await?;
-        drop(churn);
-        for consumer in [&asking, &listening] {
-            await_equal(&cluster, consumer, &NOT_WATCHED, DEADLINE).await?;
-        }
+        outage_under_churn(&cluster, async |_| {
+            cluster.component("kube-apiserver")?.kill().await?;
+            cluster.restart("kube-apiserver").await?;
+            cluster.await_apiserver().await
+        })
+        .await?;
+        consumers.await_equal(&cluster).await?;
 
-        let churn = Churn::start(&cluster, "shop").await?;
-        churn.go_on(100).await?;
-        agent.kill().await?;
-        cluster.kubectl(["delete", "-n", "shop", "configmap/settings"]).await?;
-        churn.go_on(200).await?;
-        agent.start()?;
-        churn.go_on(100).await?;
-        drop(churn);
-        // Who never asks cannot know what went while there was no agent.
-        await_equal(&cluster, &asking, &NOT_WATCHED, DEADLINE).await
+        outage_under_churn(&cluster, async |churn| {
+            agent.kill().await?;
+            cluster.kubectl(["delete", "-n", "shop", "configmap/settings"]).await?;
+            churn.go_on(200).await?;
+            agent.start()
+        })
+        .await?;
+        // A consumer that never asks cannot know what was deleted while no agent ran.
+        await_equal(&cluster, &consumers.asking, &NOT_WATCHED, DEADLINE).await
     })
 }
 
-/// Everything that reads a collection, with its parameters and who asked.
+/// Records every request that reads a collection, with its parameters and its user agent.
 const READS: &str = r#"{"apiVersion": "audit.k8s.io/v1", "kind": "Policy",
     "omitStages": ["RequestReceived", "ResponseComplete"], "rules": [
         {"level": "Metadata", "verbs": ["watch"]}, {"level": "None"}]}"#;
 
-/// An agent that was told to list by streams, with a consumer that has seen all that the cluster holds, and changes.
+/// An agent with `--lists=stream`, whose consumer has seen every object of the cluster and some changes.
 struct Follower {
     agent: Daemon,
-    /// It ends with this.
+    /// The broker ends when this is dropped.
     _nats: Nats,
-    /// Watches that begin with everything there is, which the agent asked for, and the API server's answers.
+    /// Watches that the agent opened with `sendInitialEvents`, and the status codes of their answers.
     streams: Vec<(String, u64)>,
     metrics: Metrics,
 }
@@ -202,7 +220,8 @@ impl Follower {
         Ok(Self { agent, _nats: nats, streams, metrics: Metrics::of_agent().await? })
     }
 
-    /// Checks that each type was listed once, watched once, asked for as a stream once with this answer, and did not fail.
+    /// Checks that the agent listed, watched and requested each type as a stream exactly once, that the API server answered
+    /// each of these requests with `answer`, and that no watch failed.
     fn ensure_each_type_once(&self, answer: u64) -> Result<()> {
         let (lists, opens) = ("meshsync_lists_total", "meshsync_watch_opens_total");
         let (lists, opens) = (self.metrics.sum(lists), self.metrics.sum(opens));
@@ -217,7 +236,7 @@ impl Follower {
 }
 
 #[test]
-fn a_type_is_read_by_the_watch_that_then_follows_it() -> Result<()> {
+fn streaming_list_and_watch_of_a_type_share_one_request() -> Result<()> {
     lab::run("agent-streamed-lists", async |lab| {
         let cluster = lab.cluster(Level::Api).audit(READS).start().await?;
         let follower = Follower::start(lab, &cluster).await?;
@@ -226,7 +245,7 @@ fn a_type_is_read_by_the_watch_that_then_follows_it() -> Result<()> {
 }
 
 #[test]
-fn an_api_server_that_streams_no_lists_is_read_in_pages() -> Result<()> {
+fn agent_reads_pages_when_the_api_server_cannot_stream_lists() -> Result<()> {
     lab::run("agent-paged-lists", async |lab| {
         let cluster = lab.cluster(Level::Api).audit(READS);
         let cluster = cluster.apiserver_arg("--feature-gates=WatchList=false").start().await?;

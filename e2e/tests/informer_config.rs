@@ -1,4 +1,4 @@
-//! What is watched is edited while it runs: operator and agent, each with its own rights, against a real API server.
+//! Edits to the selection of watched types, against a real API server, an operator and an agent with their own rights.
 
 #![allow(clippy::indexing_slicing, reason = "tests may panic")]
 
@@ -21,7 +21,7 @@ const DEADLINE: Duration = Duration::from_secs(60);
 const CRD: &str = "meshsyncs.meshery.layer5.io";
 const ANNOTATION: &str = "meshery.layer5.io/informer_config";
 
-/// Everything but a node: the operator and the agent of the plain sample, and who listens.
+/// Everything except a node: the operator and the agent of the plain sample, and a consumer.
 struct World<'a> {
     cluster: &'a Cluster,
     system: System<'a>,
@@ -51,7 +51,7 @@ impl<'a> World<'a> {
         Ok(world)
     }
 
-    /// Waits until the agent says that it has put in force what the operator gave it.
+    /// Waits until the agent reports that it has applied the configuration that the operator wrote.
     async fn acknowledged(&self) -> Result<()> {
         await_condition("the agent acknowledges its configuration", DEADLINE, async || {
             let status = self.system.meshsync().await?["status"].take();
@@ -61,6 +61,7 @@ impl<'a> World<'a> {
         .await
     }
 
+    /// Waits until the consumer holds ConfigMaps, or until it holds none.
     async fn config_maps(&self, present: bool) -> Result<()> {
         let what = if present { "the ConfigMaps are back" } else { "the ConfigMaps have left" };
         await_condition(what, DEADLINE, async || {
@@ -69,7 +70,7 @@ impl<'a> World<'a> {
         .await
     }
 
-    /// Watches opened so far, by type, but for ConfigMaps.
+    /// Watches opened so far, by type, without those of ConfigMaps.
     async fn watch_opens(&self) -> Result<BTreeSet<String>> {
         let metrics = Metrics::of_agent().await?;
         let opens = metrics.0.lines().filter(|line| line.starts_with("meshsync_watch_opens_total{"));
@@ -93,86 +94,106 @@ impl<'a> World<'a> {
     }
 }
 
+/// Blacklists ConfigMaps by the three documented steps: download the definition, edit it, apply it.
+async fn edit_downloaded_definition(lab: &Lab, cluster: &Cluster) -> Result<()> {
+    let file = lab.dir().join("meshsync.yaml");
+    let downloaded = cluster.kubectl(["get", "crd", CRD, "-o", "yaml"]).await?;
+    let entry = downloaded.lines().find(|line| line.trim() == "- leases.coordination.k8s.io");
+    let entry = entry.with_context(|| format!("no blacklist to edit in:\n{}", &downloaded[..2000]))?;
+    let with_config_maps = format!("{entry}\n{}", entry.replace("leases.coordination.k8s.io", "configmaps"));
+    std::fs::write(&file, downloaded.replacen(entry, &with_config_maps, 1))?;
+    cluster.kubectl(["apply", "-f", file.to_str().context("UTF-8")?]).await.map(drop)
+}
+
+impl World<'_> {
+    /// Checks that the edit of the default takes effect at once, and opens no other watch again.
+    async fn ensure_default_is_in_force(&self, applied: Instant, opens: &BTreeSet<String>) -> Result<()> {
+        self.config_maps(false).await?;
+        ensure!(applied.elapsed() < Duration::from_secs(3), "it took {:?}", applied.elapsed());
+        self.acknowledged().await?;
+        let status = self.system.meshsync().await?["status"].take();
+        ensure!(status["configuration"]["source"] == "ClusterDefault", "{status:#}");
+        ensure!(self.watch_opens().await? == *opens, "other watches were opened again");
+        Ok(())
+    }
+
+    async fn await_edit_in_annotation(&self) -> Result<()> {
+        await_condition("the edit is in the annotation", DEADLINE, async || {
+            Ok(self.annotation().await?.contains("configmaps").then_some(()))
+        })
+        .await
+    }
+
+    /// Checks that an upgrade does not undo the edit, whether the definition is applied by the client or by the server.
+    async fn ensure_upgrades_keep_the_edit(&self) -> Result<()> {
+        for attempt in 0..2 {
+            self.system.install_definition().await.with_context(|| format!("upgrade {attempt}"))?;
+            self.await_edit_in_annotation().await?;
+        }
+        let generated = std::fs::read(deploy("crds/meshsyncs.yaml"))?;
+        self.cluster.kubectl_with_input(["apply", "--server-side", "--force-conflicts", "-f", "-"], generated).await?;
+        self.await_edit_in_annotation().await?;
+        self.acknowledged().await?;
+        ensure!(self.consumer.view().count("v1", "ConfigMap") == 0, "an upgrade undid the edit");
+        Ok(())
+    }
+
+    /// Checks that the condition says what is wrong with a broken default, and that the last good default stays in force.
+    async fn ensure_broken_default_is_reported(&self) -> Result<()> {
+        self.annotate("blacklist: ['po ds']").await?;
+        let message = self.system.await_reason("Resolved", "False", "InvalidClusterDefault").await?;
+        ensure!(message.contains(ANNOTATION) && message.contains("po ds"), "{message}");
+        ensure!(self.consumer.view().count("v1", "ConfigMap") == 0, "a broken edit replaced the good default");
+        // A default that selects nothing is broken, too.
+        self.annotate("blacklist: ['*']").await?;
+        await_condition("the condition reports a default that selects nothing", DEADLINE, async || {
+            let message = self.system.await_reason("Resolved", "False", "InvalidClusterDefault").await?;
+            Ok(message.contains("leaves no type to watch").then_some(()))
+        })
+        .await
+    }
+
+    /// Creates another MeshSync while the default is broken, and checks that it gets the last good default.
+    async fn ensure_new_meshsync_gets_the_last_good_default(&self) -> Result<()> {
+        self.annotate("blacklist: {").await?;
+        let later = json!({"apiVersion": "meshery.layer5.io/v1alpha1", "kind": "MeshSync",
+            "metadata": {"name": "later", "namespace": NAMESPACE}, "spec": {}});
+        self.cluster.apply(later.to_string()).await?;
+        let given = await_condition("the new MeshSync has a configuration", DEADLINE, async || {
+            self.cluster.kubectl(["get", "configmap", "-n", NAMESPACE, "later-agent", "-o", "yaml"]).await.map(Some)
+        })
+        .await?;
+        ensure!(given.contains("leases.coordination.k8s.io") && given.contains("configmaps"), "{given}");
+        self.cluster.kubectl(["delete", "meshsync", "-n", NAMESPACE, "later"]).await.map(drop)
+    }
+
+    async fn ensure_empty_annotation_means_the_built_in_default(&self) -> Result<()> {
+        self.annotate("").await?;
+        self.system.await_reason("Resolved", "True", "Resolved").await?;
+        self.config_maps(true).await?;
+        await_equal(self.cluster, &self.consumer, &NOT_WATCHED, DEADLINE).await
+    }
+}
+
 #[test]
-fn the_default_is_edited_in_the_downloaded_definition_and_survives_upgrades() -> Result<()> {
+fn default_edited_in_the_downloaded_definition_takes_effect_and_survives_upgrades() -> Result<()> {
     lab::run("crd-way", async |lab| {
         let cluster = lab.cluster(Level::ControlPlane).start().await?;
         let nats = lab.nats().start().await?;
         let world = World::start(lab, &cluster, &nats).await?;
         let opens = world.watch_opens().await?;
-
-        // The three documented steps.
-        let file = lab.dir().join("meshsync.yaml");
-        let downloaded = cluster.kubectl(["get", "crd", CRD, "-o", "yaml"]).await?;
-        let entry = downloaded.lines().find(|line| line.trim() == "- leases.coordination.k8s.io");
-        let entry = entry.with_context(|| format!("no blacklist to edit in:\n{}", &downloaded[..2000]))?;
-        let edited = downloaded.replacen(
-            entry,
-            &format!("{entry}\n{}", entry.replace("leases.coordination.k8s.io", "configmaps")),
-            1,
-        );
-        std::fs::write(&file, edited)?;
-        cluster.kubectl(["apply", "-f", file.to_str().context("UTF-8")?]).await?;
-        let applied = Instant::now();
-        world.config_maps(false).await?;
-        ensure!(applied.elapsed() < Duration::from_secs(3), "it took {:?}", applied.elapsed());
-        world.acknowledged().await?;
-        let status = world.system.meshsync().await?["status"].take();
-        ensure!(status["configuration"]["source"] == "ClusterDefault", "{status:#}");
-        ensure!(world.watch_opens().await? == opens, "other watches were opened again");
-
-        // An upgrade, applied in either way, does not undo the edit.
-        for attempt in 0..2 {
-            world.system.install_definition().await.with_context(|| format!("upgrade {attempt}"))?;
-            await_condition("the edit is in the annotation", DEADLINE, async || {
-                Ok(world.annotation().await?.contains("configmaps").then_some(()))
-            })
-            .await?;
-        }
-        let generated = std::fs::read(deploy("crds/meshsyncs.yaml"))?;
-        cluster.kubectl_with_input(["apply", "--server-side", "--force-conflicts", "-f", "-"], generated).await?;
-        await_condition("the edit is in the annotation", DEADLINE, async || {
-            Ok(world.annotation().await?.contains("configmaps").then_some(()))
-        })
-        .await?;
-        world.acknowledged().await?;
-        ensure!(world.consumer.view().count("v1", "ConfigMap") == 0, "an upgrade undid the edit");
-
-        // A broken edit is reported by its place, and the last good one stays in force.
-        world.annotate("blacklist: ['po ds']").await?;
-        let message = world.system.await_reason("Resolved", "False", "InvalidClusterDefault").await?;
-        ensure!(message.contains(ANNOTATION) && message.contains("po ds"), "{message}");
-        ensure!(world.consumer.view().count("v1", "ConfigMap") == 0, "a broken edit took the good one away");
-
-        // One that leaves nothing is broken too: it is not what a MeshSync gets that comes later.
-        world.annotate("blacklist: ['*']").await?;
-        await_condition("the default that leaves nothing is reported", DEADLINE, async || {
-            let message = world.system.await_reason("Resolved", "False", "InvalidClusterDefault").await?;
-            Ok(message.contains("leaves no type to watch").then_some(()))
-        })
-        .await?;
-        world.annotate("blacklist: {").await?;
-        let later = json!({"apiVersion": "meshery.layer5.io/v1alpha1", "kind": "MeshSync",
-            "metadata": {"name": "later", "namespace": NAMESPACE}, "spec": {}});
-        cluster.apply(later.to_string()).await?;
-        let given = await_condition("a MeshSync that comes later has a configuration", DEADLINE, async || {
-            cluster.kubectl(["get", "configmap", "-n", NAMESPACE, "later-agent", "-o", "yaml"]).await.map(Some)
-        })
-        .await?;
-        ensure!(given.contains("leases.coordination.k8s.io") && given.contains("configmaps"), "{given}");
-        cluster.kubectl(["delete", "meshsync", "-n", NAMESPACE, "later"]).await?;
-
-        // Empty means what is built in.
-        world.annotate("").await?;
-        world.system.await_reason("Resolved", "True", "Resolved").await?;
-        world.config_maps(true).await?;
-        await_equal(&cluster, &world.consumer, &NOT_WATCHED, DEADLINE).await?;
+        edit_downloaded_definition(lab, &cluster).await?;
+        world.ensure_default_is_in_force(Instant::now(), &opens).await?;
+        world.ensure_upgrades_keep_the_edit().await?;
+        world.ensure_broken_default_is_reported().await?;
+        world.ensure_new_meshsync_gets_the_last_good_default().await?;
+        world.ensure_empty_annotation_means_the_built_in_default().await?;
         ensure!(world.watch_opens().await? == opens, "other watches were opened again");
         world.running()
     })
 }
 
-/// What `kubectl auth can-i --list` says of an account, one verb a line: resource, URLs, names, verb.
+/// The rights of an account according to `kubectl auth can-i --list`, one verb a line: resource, URLs, names, verb.
 async fn rights(cluster: &Cluster, account: &str) -> Result<BTreeSet<String>> {
     let account = format!("--as=system:serviceaccount:{NAMESPACE}:{account}");
     let groups = ["--as-group=system:serviceaccounts", "--as-group=system:authenticated"];
@@ -188,7 +209,7 @@ async fn rights(cluster: &Cluster, account: &str) -> Result<BTreeSet<String>> {
 }
 
 #[test]
-fn the_agent_may_read_the_selected_types_and_touch_its_own_two_objects() -> Result<()> {
+fn agent_may_only_read_the_selected_types_and_use_its_own_two_objects() -> Result<()> {
     lab::run("agent-rights", async |lab| {
         let cluster = lab.cluster(Level::ControlPlane).start().await?;
         let nats = lab.nats().start().await?;
@@ -206,7 +227,7 @@ fn the_agent_may_read_the_selected_types_and_touch_its_own_two_objects() -> Resu
                 format!("meshsyncs.meshery.layer5.io/status [] [{NAME}] patch"),
             ])
             .collect();
-        // What every account has is not the operator's gift.
+        // The operator did not grant what every account may do.
         let everybody = rights(&cluster, "default").await?;
         let expected: BTreeSet<String> = expected.difference(&everybody).cloned().collect();
         let mut last = BTreeSet::new();
@@ -223,12 +244,12 @@ fn the_agent_may_read_the_selected_types_and_touch_its_own_two_objects() -> Resu
 }
 
 #[test]
-fn a_configuration_that_cannot_be_read_changes_nothing() -> Result<()> {
+fn unreadable_configuration_changes_nothing() -> Result<()> {
     lab::run("garbage-config", async |lab| {
         let cluster = lab.cluster(Level::ControlPlane).start().await?;
         let nats = lab.nats().start().await?;
         let world = World::start(lab, &cluster, &nats).await?;
-        // The operator would mend it at once.
+        // The operator would repair the ConfigMap at once.
         world.operator.kill().await?;
         let opens = world.watch_opens().await?;
         let config_map = format!("{NAME}-agent");
@@ -250,11 +271,11 @@ fn a_configuration_that_cannot_be_read_changes_nothing() -> Result<()> {
             let patch = json!({"data": {"config.yaml": garbage}}).to_string();
             cluster.kubectl(["patch", "configmap", "-n", NAMESPACE, &config_map, "--type=merge", "-p", &patch]).await?;
             let mut status = serde_json::Value::Null;
-            let told = await_condition("the agent says what is wrong", DEADLINE, async || {
+            let reported = await_condition("the agent reports what is wrong", DEADLINE, async || {
                 status = world.system.meshsync().await?["status"]["agent"].take();
                 Ok(status["message"].as_str().is_some_and(|message| message.contains(said)).then_some(()))
             });
-            told.await.with_context(|| format!("{garbage}: {status:#}"))?;
+            reported.await.with_context(|| format!("{garbage}: {status:#}"))?;
             ensure!(world.agent.log().contains(said), "nothing in the log about {garbage}");
         }
         let patch = json!({"data": null}).to_string();
@@ -262,7 +283,7 @@ fn a_configuration_that_cannot_be_read_changes_nothing() -> Result<()> {
         cluster.kubectl(["create", "configmap", "-n", "default", "after-the-garbage"]).await?;
         await_equal(&cluster, &world.consumer, &NOT_WATCHED, DEADLINE).await?;
         ensure!(world.watch_opens().await? == opens, "watches were opened again");
-        // The operator is back and puts right what was changed.
+        // The operator returns and repairs the ConfigMap.
         world.operator.start()?;
         world.acknowledged().await?;
         world.running()
@@ -270,7 +291,7 @@ fn a_configuration_that_cannot_be_read_changes_nothing() -> Result<()> {
 }
 
 #[test]
-fn an_agent_reports_into_the_definition_of_an_older_release() -> Result<()> {
+fn agent_reports_status_to_a_definition_of_an_older_release() -> Result<()> {
     lab::run("older-definition", async |lab| {
         let cluster = lab.cluster(Level::ControlPlane).start().await?;
         let nats = lab.nats().start().await?;

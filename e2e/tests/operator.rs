@@ -13,12 +13,12 @@ use meshsync_e2e::local_system::OPERATOR_PROBES;
 use meshsync_e2e::metrics::Metrics;
 use meshsync_e2e::process::Daemon;
 use meshsync_e2e::stream::Consumer;
-use meshsync_e2e::system::{CHILD_KINDS, NAME, NAMESPACE, System, deploy};
+use meshsync_e2e::system::{NAME, NAMESPACE, System, deploy};
 use meshsync_e2e::{await_condition, lab};
 use serde_json::{Value, json};
 
 const DEADLINE: Duration = Duration::from_secs(60);
-/// Every write, with who made it.
+/// Records every write, and the account that made it.
 const AUDIT: &str = r#"{"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "omitStages": ["RequestReceived"],
     "rules": [{"level": "Metadata", "verbs": ["create", "update", "patch", "delete"]}]}"#;
 const OPERATOR: &str = "system:serviceaccount:meshery:meshsync-operator";
@@ -35,175 +35,195 @@ async fn uid(cluster: &Cluster, kind: &str, name: &str) -> Result<String> {
     Ok(get(cluster, kind, name).await?["metadata"]["uid"].as_str().unwrap_or_default().to_owned())
 }
 
-async fn apply_sample(cluster: &Cluster, sample: &str) -> Result<()> {
-    cluster.apply(std::fs::read(deploy("samples").join(sample))?).await.map(drop)
+/// Applies the plain sample, and waits until the operator has made all its children.
+async fn apply_sample(cluster: &Cluster) -> Result<()> {
+    cluster.apply(std::fs::read(deploy("samples/meshsync.yaml"))?).await?;
+    await_condition("the broker, which is made last, is there", DEADLINE, async || {
+        get(cluster, "statefulset", "meshsync-broker").await.map(drop).map(Some)
+    })
+    .await
 }
 
-/// The operator, running, with the API and the plain sample installed and all children made.
+/// Starts the operator, installs the API and the plain sample, and waits until all children are made.
 async fn start(lab: &Lab, cluster: &Cluster) -> Result<Daemon> {
     let operator = lab.operator_process(cluster).await?;
     System::of(cluster).install_definition().await?;
     operator.start()?;
-    apply_sample(cluster, "meshsync.yaml").await?;
-    await_condition("the broker, which is made last, is there", DEADLINE, async || {
-        get(cluster, "statefulset", "meshsync-broker").await.map(Some)
-    })
-    .await?;
+    apply_sample(cluster).await?;
     Ok(operator)
 }
 
-/// How often the operator has looked at a MeshSync from beginning to end.
-async fn looks() -> Result<f64> {
+/// How many times the operator has completed a reconciliation of a MeshSync.
+async fn reconciliations() -> Result<f64> {
     let metrics = Metrics(meshsync_e2e::metrics::get(OPERATOR_PROBES, "/metrics").await?);
     Ok(metrics.sum("meshsync_operator_reconcile_seconds_count"))
 }
 
-/// Requests by which the operator changed something, events and its questions about rights left out.
+/// Requests that changed something, made by the operator, without its events and its access reviews.
 fn writes(cluster: &Cluster) -> Result<Vec<String>> {
-    let told = |event: &Value| {
+    let described = |event: &Value| {
         let object = &event["objectRef"];
         let resource = object["resource"].as_str().unwrap_or_default();
         let is_write = event["user"]["username"] == OPERATOR && resource != "events" && !resource.ends_with("reviews");
         is_write.then(|| format!("{} {resource} {} {}", event["verb"], object["subresource"], object["name"]))
     };
-    Ok(cluster.audit_events()?.iter().filter_map(told).collect())
+    Ok(cluster.audit_events()?.iter().filter_map(described).collect())
+}
+
+/// Checks that the operator is not ready, and says why, until its definition is installed.
+async fn ensure_ready_only_with_the_definition(cluster: &Cluster, operator: &Daemon) -> Result<()> {
+    let mut probes = kube::Config::new(format!("http://{OPERATOR_PROBES}").parse()?);
+    // "Not ready" is an answer, not a reason to ask again.
+    probes.default_retry = false;
+    let probes = kube::Client::try_from(probes)?;
+    let ready = async || {
+        probes.request_text(http::Request::get("/readyz").body(Vec::new())?).await.map_err(anyhow::Error::from)
+    };
+    await_condition("the operator logs that its definition is missing", DEADLINE, async || {
+        Ok(operator.log().contains("crd generate | kubectl apply").then_some(()))
+    })
+    .await?;
+    ensure!(ready().await.is_err(), "ready without the definition");
+    System::of(cluster).install_definition().await?;
+    await_condition("the operator is ready", DEADLINE, async || ready().await.map(Some)).await.map(drop)
+}
+
+/// Sets values that the API server stores in another form, and checks that the operator does not mistake that form for
+/// somebody's change.
+async fn ensure_odd_spellings_are_applied_once(cluster: &Cluster) -> Result<()> {
+    let odd = json!({"resources": {"limits": {"cpu": "0.5", "memory": "1024Mi"}}, "affinity": {}, "nodeSelector": {}});
+    System::of(cluster).patch(&json!({"spec": {"agent": odd}})).await?;
+    await_condition("the limits are in the Deployment", DEADLINE, async || {
+        let deployment = get(cluster, "deployment", "meshsync-agent").await?;
+        Ok((deployment["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"]["cpu"] == "500m")
+            .then_some(()))
+    })
+    .await?;
+    ensure!(
+        get(cluster, "deployment", "meshsync-agent").await?["metadata"]["generation"] == 2,
+        "created, and edited once"
+    );
+    await_condition("the status has the generation of the edit", DEADLINE, async || {
+        let meshsync = get(cluster, "meshsync", "meshsync").await?;
+        Ok((meshsync["status"]["observedGeneration"] == 2).then_some(()))
+    })
+    .await
+}
+
+/// Makes changes that need no answer, and checks that the operator reconciles after each of them and writes nothing.
+async fn ensure_irrelevant_changes_cause_no_writes(cluster: &Cluster) -> Result<()> {
+    let settled = writes(cluster)?;
+    for round in 0..3 {
+        let (label, before) = (format!("round=r{round}"), reconciliations().await?);
+        cluster.kubectl(["label", "--overwrite", "configmap", "-n", NAMESPACE, "meshsync-agent", &label]).await?;
+        await_condition("the operator has reconciled", DEADLINE, async || {
+            Ok((reconciliations().await? > before).then_some(()))
+        })
+        .await?;
+    }
+    let now = writes(cluster)?;
+    ensure!(now.len() == settled.len(), "written again: {:#?}", &now[settled.len()..]);
+    Ok(())
 }
 
 #[test]
-fn it_waits_for_its_definition_and_then_writes_each_child_once() -> Result<()> {
+fn operator_waits_for_its_definition_and_writes_each_child_once() -> Result<()> {
     lab::run("operator-writes", async |lab| {
         let cluster = lab.cluster(Level::ControlPlane).audit(AUDIT).start().await?;
         let operator = lab.operator_process(&cluster).await?;
         operator.start()?;
-        let mut probes = kube::Config::new(format!("http://{OPERATOR_PROBES}").parse()?);
-        // "Not ready" is an answer, not a reason to ask again.
-        probes.default_retry = false;
-        let probes = kube::Client::try_from(probes)?;
-        let ready = async || {
-            probes.request_text(http::Request::get("/readyz").body(Vec::new())?).await.map_err(anyhow::Error::from)
-        };
-        await_condition("the operator says what it misses", DEADLINE, async || {
-            Ok(operator.log().contains("crd generate | kubectl apply").then_some(()))
-        })
-        .await?;
-        ensure!(ready().await.is_err(), "ready without the definition");
-        System::of(&cluster).install_definition().await?;
-        await_condition("the operator is ready", DEADLINE, async || ready().await.map(Some)).await?;
-
-        apply_sample(&cluster, "meshsync.yaml").await?;
-        await_condition("the broker, which is made last, is there", DEADLINE, async || {
-            get(&cluster, "statefulset", "meshsync-broker").await.map(Some)
-        })
-        .await?;
-        // Spellings that the API server stores in another form must not look like changes of somebody else.
-        let odd =
-            json!({"resources": {"limits": {"cpu": "0.5", "memory": "1024Mi"}}, "affinity": {}, "nodeSelector": {}});
-        System::of(&cluster).patch(&json!({"spec": {"agent": odd}})).await?;
-        await_condition("the limits are in the Deployment", DEADLINE, async || {
-            let deployment = get(&cluster, "deployment", "meshsync-agent").await?;
-            Ok((deployment["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"]["cpu"] == "500m")
-                .then_some(()))
-        })
-        .await?;
-        ensure!(
-            get(&cluster, "deployment", "meshsync-agent").await?["metadata"]["generation"] == 2,
-            "created, and edited once"
-        );
-
-        await_condition("its status says so", DEADLINE, async || {
-            let meshsync = get(&cluster, "meshsync", "meshsync").await?;
-            Ok((meshsync["status"]["observedGeneration"] == 2).then_some(()))
-        })
-        .await?;
-
-        // A change that concerns nobody makes the operator look at everything and write nothing.
-        let settled = writes(&cluster)?;
-        for round in 0..3 {
-            let (label, before) = (format!("round=r{round}"), looks().await?);
-            cluster.kubectl(["label", "--overwrite", "configmap", "-n", NAMESPACE, "meshsync-agent", &label]).await?;
-            await_condition("the operator has looked", DEADLINE, async || Ok((looks().await? > before).then_some(())))
-                .await?;
-        }
-        let now = writes(&cluster)?;
-        ensure!(now.len() == settled.len(), "written again: {:#?}", &now[settled.len()..]);
+        ensure_ready_only_with_the_definition(&cluster, &operator).await?;
+        apply_sample(&cluster).await?;
+        ensure_odd_spellings_are_applied_once(&cluster).await?;
+        ensure_irrelevant_changes_cause_no_writes(&cluster).await?;
         operator.ensure_running()
     })
 }
 
+/// Deletes the broker's NetworkPolicy, and waits until the operator has made another.
+async fn ensure_network_policy_is_recreated(cluster: &Cluster) -> Result<()> {
+    let uid_before = uid(cluster, "networkpolicy", "meshsync-broker").await?;
+    cluster.kubectl(["delete", "networkpolicy", "-n", NAMESPACE, "meshsync-broker"]).await?;
+    await_condition("the NetworkPolicy is back", DEADLINE, async || {
+        Ok((uid(cluster, "networkpolicy", "meshsync-broker").await? != uid_before).then_some(()))
+    })
+    .await
+}
+
+/// Gives the agent's requests precedence over everybody's, and waits until the operator has taken it away.
+async fn ensure_priority_is_reset(cluster: &Cluster) -> Result<()> {
+    let patch = json!({"spec": {"priorityLevelConfiguration": {"name": "exempt"}}}).to_string();
+    cluster.kubectl(["patch", "flowschema", FLOW, "--type=merge", "-p", &patch]).await?;
+    await_condition("the agent no longer has precedence over everybody else", DEADLINE, async || {
+        let schema = get(cluster, "flowschema", FLOW).await?;
+        Ok((schema["spec"]["priorityLevelConfiguration"]["name"] == "workload-low").then_some(()))
+    })
+    .await
+}
+
+/// Waits for the event that reports the repair of the NetworkPolicy.
+async fn await_repair_event(cluster: &Cluster) -> Result<()> {
+    await_condition("an event reports the repair", DEADLINE, async || {
+        let notes = cluster.kubectl(["get", "events", "-n", NAMESPACE, "-o", "jsonpath={.items[*].message}"]).await?;
+        Ok(notes.contains("applied NetworkPolicy meshsync-broker").then_some(()))
+    })
+    .await
+}
+
+/// Deletes the broker's token, and waits until broker and agent are rolled: only pods started afterwards know a new token.
+async fn ensure_new_token_rolls_broker_and_agent(cluster: &Cluster) -> Result<()> {
+    let annotations = async |kind: &str, name: &str| -> Result<Value> {
+        Ok(get(cluster, kind, name).await?["spec"]["template"]["metadata"]["annotations"].take())
+    };
+    let both = async || -> Result<(Value, Value)> {
+        Ok((annotations("statefulset", "meshsync-broker").await?, annotations("deployment", "meshsync-agent").await?))
+    };
+    let before = both().await?;
+    cluster.kubectl(["delete", "secret", "-n", NAMESPACE, "meshsync-broker"]).await?;
+    await_condition("broker and agent are rolled", DEADLINE, async || {
+        let now = both().await?;
+        Ok((now.0 != before.0 && now.1 != before.1).then_some(()))
+    })
+    .await
+}
+
+/// Asks for another volume size, which the API server refuses to change in a StatefulSet, and checks that the operator
+/// replaces the StatefulSet, and that the agent's part of the same edit does not wait for it.
+async fn ensure_new_volume_size_replaces_statefulset(cluster: &Cluster) -> Result<()> {
+    let uid_before = uid(cluster, "statefulset", "meshsync-broker").await?;
+    let patch =
+        json!({"spec": {"broker": {"managed": {"storage": {"size": "1.5Gi"}}}, "agent": {"podLabels": {"a": "b"}}}});
+    System::of(cluster).patch(&patch).await?;
+    await_condition("the StatefulSet is replaced", DEADLINE, async || {
+        let now = get(cluster, "statefulset", "meshsync-broker").await?;
+        let claim = &now["spec"]["volumeClaimTemplates"][0]["spec"]["resources"]["requests"]["storage"];
+        Ok((now["metadata"]["uid"] != uid_before.as_str() && claim == "1536Mi").then_some(()))
+    })
+    .await?;
+    let deployment = get(cluster, "deployment", "meshsync-agent").await?;
+    ensure!(deployment["spec"]["template"]["metadata"]["labels"]["a"] == "b", "{deployment:#}");
+    let config = get(cluster, "configmap", "meshsync-broker").await?["data"]["nats.conf"].take();
+    ensure!(config.as_str().unwrap_or_default().contains("max_file_store: 1449551457"), "{config}");
+    Ok(())
+}
+
 #[test]
-fn what_somebody_breaks_is_mended() -> Result<()> {
+fn operator_repairs_broken_children_and_deletes_them_with_the_meshsync() -> Result<()> {
     lab::run("operator-mends", async |lab| {
         let cluster = lab.cluster(Level::ControlPlane).start().await?;
         let operator = start(lab, &cluster).await?;
-        let annotations = async |kind: &str, name: &str| -> Result<Value> {
-            Ok(get(&cluster, kind, name).await?["spec"]["template"]["metadata"]["annotations"].take())
-        };
-
-        let uid_before = uid(&cluster, "networkpolicy", "meshsync-broker").await?;
-        cluster.kubectl(["delete", "networkpolicy", "-n", NAMESPACE, "meshsync-broker"]).await?;
-        await_condition("the NetworkPolicy is back", DEADLINE, async || {
-            Ok((uid(&cluster, "networkpolicy", "meshsync-broker").await? != uid_before).then_some(()))
-        })
-        .await?;
-
-        let priority = async || -> Result<Value> {
-            Ok(get(&cluster, "flowschema", FLOW).await?["spec"]["priorityLevelConfiguration"]["name"].take())
-        };
-        let patch = json!({"spec": {"priorityLevelConfiguration": {"name": "exempt"}}}).to_string();
-        cluster.kubectl(["patch", "flowschema", FLOW, "--type=merge", "-p", &patch]).await?;
-        await_condition("the agent is no longer served before everybody else", DEADLINE, async || {
-            Ok((priority().await? == "workload-low").then_some(()))
-        })
-        .await?;
-
-        await_condition("an event tells what was mended", DEADLINE, async || {
-            let notes =
-                cluster.kubectl(["get", "events", "-n", NAMESPACE, "-o", "jsonpath={.items[*].message}"]).await?;
-            Ok(notes.contains("applied NetworkPolicy meshsync-broker").then_some(()))
-        })
-        .await?;
-
-        // A new token is of use only to pods that are started with it.
-        let before =
-            (annotations("statefulset", "meshsync-broker").await?, annotations("deployment", "meshsync-agent").await?);
-        cluster.kubectl(["delete", "secret", "-n", NAMESPACE, "meshsync-broker"]).await?;
-        await_condition("broker and agent are rolled", DEADLINE, async || {
-            let now = (
-                annotations("statefulset", "meshsync-broker").await?,
-                annotations("deployment", "meshsync-agent").await?,
-            );
-            Ok((now.0 != before.0 && now.1 != before.1).then_some(()))
-        })
-        .await?;
-
-        // The API server refuses to change the volumes of a StatefulSet: the agent must not wait for that.
-        let uid_before = uid(&cluster, "statefulset", "meshsync-broker").await?;
-        let patch = json!({"spec": {"broker": {"managed": {"storage": {"size": "1.5Gi"}}}, "agent": {"podLabels": {"a": "b"}}}});
-        System::of(&cluster).patch(&patch).await?;
-        await_condition("the StatefulSet is replaced", DEADLINE, async || {
-            let now = get(&cluster, "statefulset", "meshsync-broker").await?;
-            let claim = &now["spec"]["volumeClaimTemplates"][0]["spec"]["resources"]["requests"]["storage"];
-            Ok((now["metadata"]["uid"] != uid_before.as_str() && claim == "1536Mi").then_some(()))
-        })
-        .await?;
-        let deployment = get(&cluster, "deployment", "meshsync-agent").await?;
-        ensure!(deployment["spec"]["template"]["metadata"]["labels"]["a"] == "b", "{deployment:#}");
-        let config = get(&cluster, "configmap", "meshsync-broker").await?["data"]["nats.conf"].take();
-        ensure!(config.as_str().unwrap_or_default().contains("max_file_store: 1449551457"), "{config}");
-
-        cluster.kubectl(["delete", "meshsync", "-n", NAMESPACE, NAME]).await?;
-        await_condition("nothing is left", DEADLINE, async || {
-            let label = "meshery.layer5.io/meshsync-uid";
-            let left = cluster.kubectl(["get", CHILD_KINDS, "-A", "-l", label, "-o", "name"]).await?;
-            Ok(left.trim().is_empty().then_some(()))
-        })
-        .await?;
+        ensure_network_policy_is_recreated(&cluster).await?;
+        ensure_priority_is_reset(&cluster).await?;
+        await_repair_event(&cluster).await?;
+        ensure_new_token_rolls_broker_and_agent(&cluster).await?;
+        ensure_new_volume_size_replaces_statefulset(&cluster).await?;
+        System::of(&cluster).ensure_deletion_leaves_nothing(DEADLINE).await?;
         operator.ensure_running()
     })
 }
 
 #[test]
-fn what_an_agent_asks_is_a_flow_of_its_own_among_workloads() -> Result<()> {
+fn requests_of_an_agent_have_a_flow_of_their_own_at_workload_priority() -> Result<()> {
     lab::run("operator-flow", async |lab| {
         let cluster = lab.cluster(Level::ControlPlane).start().await?;
         let operator = start(lab, &cluster).await?;
@@ -226,14 +246,14 @@ fn what_an_agent_asks_is_a_flow_of_its_own_among_workloads() -> Result<()> {
 }
 
 #[test]
-fn an_edited_configuration_of_the_agent_does_not_lose_the_last_good_one() -> Result<()> {
+fn edits_to_the_agents_config_map_do_not_lose_the_last_good_configuration() -> Result<()> {
     lab::run("operator-memory", async |lab| {
         let cluster = lab.cluster(Level::ControlPlane).start().await?;
         let operator = start(lab, &cluster).await?;
         let system = System::of(&cluster);
         system.patch(&json!({"spec": {"informer_config": {"blacklist": ["configmaps"]}}})).await?;
         let good = async || {
-            await_condition("the agent is given the last good configuration", DEADLINE, async || {
+            await_condition("the agent's ConfigMap holds the last good configuration", DEADLINE, async || {
                 let given = get(&cluster, "configmap", "meshsync-agent").await?["data"]["config.yaml"].take();
                 let given: Value = serde_json::from_str(given.as_str().unwrap_or_default())?;
                 let remembered = system.meshsync().await?["status"]["configuration"]["informer_config"].take();
@@ -247,7 +267,7 @@ fn an_edited_configuration_of_the_agent_does_not_lose_the_last_good_one() -> Res
         system.patch(&json!({"spec": {"informer_config": cancelling}})).await?;
         system.await_reason("Resolved", "False", "NothingSelected").await?;
 
-        // The first cannot be read; the second can, and means the built-in blacklist, which nobody asked for.
+        // The first edit cannot be read. The second can, and means the built-in blacklist, which nobody asked for.
         for edit in ["{garbage", r#"{"revision": "edited"}"#] {
             let patch = json!({"data": {"config.yaml": edit}}).to_string();
             cluster
@@ -260,7 +280,7 @@ fn an_edited_configuration_of_the_agent_does_not_lose_the_last_good_one() -> Res
         }
         good().await.context("after a deletion")?;
         for kind in ["role", "deployment"] {
-            await_condition("what was deleted is back", DEADLINE, async || {
+            await_condition("the deleted child is back", DEADLINE, async || {
                 get(&cluster, kind, "meshsync-agent").await.map(Some)
             })
             .await?;
@@ -272,14 +292,14 @@ fn an_edited_configuration_of_the_agent_does_not_lose_the_last_good_one() -> Res
     })
 }
 
-/// What the agent's ServiceAccount may list, as `kubectl auth can-i` sees it.
+/// Whether the agent's ServiceAccount may list a resource, according to `kubectl auth can-i`.
 async fn may_list(cluster: &Cluster, plural: &str) -> bool {
     let account = format!("--as=system:serviceaccount:{NAMESPACE}:{NAME}-agent");
     cluster.kubectl(["auth", "can-i", "list", plural, "-A", &account]).await.is_ok()
 }
 
 #[test]
-fn the_ceiling_binds_whatever_the_operator_may_do_itself() -> Result<()> {
+fn ceiling_limits_the_agent_to_less_than_the_operator_may_do_itself() -> Result<()> {
     lab::run("operator-ceiling", async |lab| {
         let cluster = lab.cluster(Level::ControlPlane).start().await?;
         let operator = start(lab, &cluster).await?;
@@ -289,15 +309,15 @@ fn the_ceiling_binds_whatever_the_operator_may_do_itself() -> Result<()> {
             ensure!(may_list(&cluster, plural).await, "{plural} are not granted");
         }
 
-        // The operator needs the first three for its own work; the API server would let it pass them on.
+        // The operator needs the first three for its own work, so that the API server would let it grant them.
         let rules = json!([{"op": "replace", "path": "/rules", "value":
             [{"apiGroups": ["apps"], "resources": ["*"], "verbs": ["list", "watch"]}]}])
         .to_string();
         cluster.kubectl(["patch", "clusterrole", "meshsync-agent-ceiling", "--type=json", "-p", &rules]).await?;
         let message = system.await_reason("Authorized", "False", "NotGrantable").await?;
         ensure!(message.contains("meshsync-agent-ceiling") && message.contains("secrets"), "{message}");
-        system.await_told(&operator, "NotGrantable", "meshsync-agent-ceiling").await?;
-        await_condition("the rights are narrowed", DEADLINE, async || {
+        system.await_reported(&operator, "NotGrantable", "meshsync-agent-ceiling").await?;
+        await_condition("the agent may no longer list Secrets", DEADLINE, async || {
             Ok((!may_list(&cluster, "secrets").await).then_some(()))
         })
         .await?;
@@ -310,98 +330,7 @@ fn the_ceiling_binds_whatever_the_operator_may_do_itself() -> Result<()> {
         .to_string();
         cluster.kubectl(["patch", "clusterrole", "meshsync-agent-ceiling", "--type=json", "-p", &rules]).await?;
         system.await_reason("Authorized", "True", "Granted").await?;
-        ensure!(may_list(&cluster, "secrets").await, "widening is not noticed");
-        operator.ensure_running()
-    })
-}
-
-#[test]
-fn what_is_wrong_is_told_where_it_is_looked_for() -> Result<()> {
-    lab::run("operator-wrong-input", async |lab| {
-        let cluster = lab.cluster(Level::ControlPlane).start().await?;
-        let system = System::of(&cluster);
-        let operator = lab.operator_process(&cluster).await?;
-        system.install_definition().await?;
-        operator.start()?;
-
-        // What the API server can tell is refused there, with a word on what would be right.
-        let url = |url: &str| json!({"broker": {"external": {"url": url}}});
-        for (spec, said) in [
-            (url("http://broker:4222"), "must be nats://host:port"),
-            (url("nats://user:password@broker:4222"), "without credentials"),
-            (url("nats://broker:99999"), "port must be a number from 1 to 65535"),
-            (url("nats://broker:port"), "port must be a number from 1 to 65535"),
-            (json!({"broker": {"managed": {}, "external": {"url": "nats://b:4222"}}}), "exactly one of"),
-            (json!({"broker": {"managed": {"storage": {"size": "plenty"}}}}), "such as 1Gi"),
-            (json!({"informer_config": {"blacklist": "pods"}}), "informer_config.blacklist"),
-        ] {
-            let meshsync = json!({"apiVersion": "meshery.layer5.io/v1alpha1", "kind": "MeshSync",
-                "metadata": {"name": NAME, "namespace": NAMESPACE}, "spec": spec});
-            let refused = cluster.apply(meshsync.to_string()).await.err().map(|error| format!("{error:#}"));
-            ensure!(refused.as_ref().is_some_and(|refused| refused.contains(said)), "{said}: {refused:?}");
-        }
-
-        // A Secret that is missing: told, and taken up when it comes.
-        let external = json!({"apiVersion": "meshery.layer5.io/v1alpha1", "kind": "MeshSync",
-            "metadata": {"name": NAME, "namespace": NAMESPACE},
-            "spec": {"broker": {"external": {"url": "nats://b:4222", "credentials": {"token": {"name": "t", "key": "token"}}}}}});
-        cluster.apply(external.to_string()).await?;
-        let message = system.await_reason("BrokerAvailable", "False", "SecretNotFound").await?;
-        ensure!(message.contains("Secret meshery/t"), "{message}");
-        system.await_told(&operator, "SecretNotFound", "Secret meshery/t").await?;
-        cluster.kubectl(["create", "secret", "generic", "t", "-n", NAMESPACE, "--from-literal=wrong=x"]).await?;
-        await_condition("the key is missing still", DEADLINE, async || {
-            let message = system.await_reason("BrokerAvailable", "False", "SecretNotFound").await?;
-            Ok(message.contains("key `token`").then_some(()))
-        })
-        .await?;
-        cluster.kubectl(["delete", "secret", "t", "-n", NAMESPACE]).await?;
-        cluster.kubectl(["create", "secret", "generic", "t", "-n", NAMESPACE, "--from-literal=token=x"]).await?;
-        system.await_reason("BrokerAvailable", "Unknown", "NotReported").await?;
-        let agent = json!({"status": {"agent": {"appliedRevision": "r", "phase": "Degraded", "pod": "p", "version": "v",
-            "broker": {"url": "nats://b:4222", "connected": false}, "types": 1, "pendingTypes": 2, "objects": 3, "outbox": 4, "tooLarge": 5}}});
-        let patch = ["patch", "meshsync", "-n", NAMESPACE, NAME, "--subresource=status", "--type=merge", "-p"];
-        cluster.kubectl(patch.into_iter().chain([agent.to_string().as_str()])).await?;
-        system.await_told(&operator, "Unreachable", "the agent cannot connect to nats://b:4222").await?;
-
-        // A configuration that cannot be, on a MeshSync that never had another: nothing runs, and that is said.
-        cluster.kubectl(["delete", "meshsync", "-n", NAMESPACE, NAME]).await?;
-        let wrong = json!({"apiVersion": "meshery.layer5.io/v1alpha1", "kind": "MeshSync",
-            "metadata": {"name": NAME, "namespace": NAMESPACE}, "spec": {"informer_config": {"blacklist": ["po ds"]}}});
-        cluster.apply(wrong.to_string()).await?;
-        let message = system.await_reason("Resolved", "False", "InvalidTypePattern").await?;
-        ensure!(
-            message.contains("blacklist[0]") && message.contains("po ds") && message.contains("nothing runs"),
-            "{message}"
-        );
-        system.await_told(&operator, "InvalidTypePattern", "po ds").await?;
-        // Whoever cuts it after 1,024 characters still has more bytes than the API takes of a note.
-        let long: Vec<String> = (0..6).map(|number| format!("{} {number}", "ä".repeat(120))).collect();
-        system.patch(&json!({"spec": {"informer_config": {"blacklist": long}}})).await?;
-        system.await_told(&operator, "InvalidTypePattern", "äää").await?;
-        system.patch(&json!({"spec": {"informer_config": {"blacklist": ["pod", "podz"]}}})).await?;
-        let message = system.await_reason("Resolved", "True", "UnknownType").await?;
-        ensure!(message.contains("podz") && message.contains("did you mean"), "{message}");
-        system.await_told(&operator, "UnknownType", "podz").await?;
-
-        // One reason and three causes: each is told.
-        for (blacklist, whitelist) in
-            [(json!(["*"]), json!([])), (json!([]), json!(["podz"])), (json!(["pods"]), json!(["pods"]))]
-        {
-            let patch = json!({"spec": {"informer_config": {"blacklist": blacklist, "whitelist": whitelist}}});
-            system.patch(&patch).await?;
-            let generation = system.meshsync().await?["metadata"]["generation"].take();
-            await_condition("the operator has seen it", DEADLINE, async || {
-                Ok((system.meshsync().await?["status"]["observedGeneration"] == generation).then_some(()))
-            })
-            .await?;
-            let message = system.await_reason("Resolved", "False", "NothingSelected").await?;
-            ensure!(message.contains("last good configuration stays in force"), "{message}");
-            system.await_told(&operator, "NothingSelected", &message).await?;
-        }
-        let log = operator.log();
-        let lines = log.lines().filter(|line| line.contains("podz") && line.contains("UnknownType")).count();
-        ensure!(lines == 1, "{lines} lines about one finding:\n{log}");
+        ensure!(may_list(&cluster, "secrets").await, "the operator did not notice the wider ceiling");
         operator.ensure_running()
     })
 }

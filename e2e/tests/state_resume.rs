@@ -1,9 +1,9 @@
-//! An agent that goes on from what an earlier one stored misses nothing, whatever that was and whatever became of it.
+//! An agent that resumes from what an earlier agent stored misses nothing, however incomplete or damaged that was.
 
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use async_nats::jetstream;
+use async_nats::jetstream::{self, message::StreamMessage};
 use meshsync_e2e::await_condition;
 use meshsync_e2e::bench::load;
 use meshsync_e2e::cluster::{Cluster, Level};
@@ -29,7 +29,7 @@ struct Scene {
 
 impl Scene {
     async fn begin(lab: &Lab) -> Result<Self> {
-        // The plugin asks for ServiceAccounts, which controllers would make.
+        // The plugin demands ServiceAccounts, which only controllers create, and none run here.
         let cluster =
             lab.cluster(Level::Api).apiserver_arg("--disable-admission-plugins=ServiceAccount").start().await?;
         load::load(&cluster.client().await?, OBJECTS).await?;
@@ -51,15 +51,15 @@ async fn holds_everything(cluster: &Cluster, nats: &Nats) -> Result<()> {
 }
 
 #[test]
-fn a_list_that_was_due_when_an_agent_ended_is_made_by_the_next() -> Result<()> {
+fn next_agent_makes_the_lists_that_its_predecessor_still_owed() -> Result<()> {
     lab::run("resume-list-due", async |lab| {
         let Scene { cluster, nats, agent } = Scene::begin(lab).await?;
-        // This one has no bodies: it went on from what is stored.
+        // The second agent has no bodies, because it resumed from the stream.
         agent.stop(STOPS_WITHIN).await?;
         agent.start()?;
         holds_everything(&cluster, &nats).await?;
 
-        // The broker loses everything. It can be stored again after lists only, and there is nobody to make them.
+        // The broker loses everything. The agent can store it again only after new lists, which the API server does not answer.
         let server = cluster.component("kube-apiserver")?;
         server.signal(Signal::SIGSTOP)?;
         nats.kill().await?;
@@ -72,7 +72,7 @@ fn a_list_that_was_due_when_an_agent_ended_is_made_by_the_next() -> Result<()> {
         })
         .await?;
         let status = agent.stop(STOPS_WITHIN).await?;
-        ensure!(status.success(), "it ended with {status}");
+        ensure!(status.success(), "the agent ended with {status}");
         server.signal(Signal::SIGCONT)?;
         cluster.await_apiserver().await?;
 
@@ -83,7 +83,7 @@ fn a_list_that_was_due_when_an_agent_ended_is_made_by_the_next() -> Result<()> {
 }
 
 #[test]
-fn a_type_that_an_agent_left_out_is_listed_by_the_next() -> Result<()> {
+fn next_agent_lists_a_type_that_its_predecessor_did_not_watch() -> Result<()> {
     lab::run("resume-left-out", async |lab| {
         let Scene { cluster, nats, agent } = Scene::begin(lab).await?;
         agent.stop(STOPS_WITHIN).await?;
@@ -104,62 +104,86 @@ fn a_type_that_an_agent_left_out_is_listed_by_the_next() -> Result<()> {
     })
 }
 
-#[test]
-fn what_somebody_else_put_into_the_stream_gives_way() -> Result<()> {
-    lab::run("resume-foreign", async |lab| {
-        let Scene { cluster, nats, agent } = Scene::begin(lab).await?;
+/// One object's place in the stream.
+struct StoredObject {
+    context: jetstream::Context,
+    stream: jetstream::stream::Stream,
+    subject: String,
+    namespace: String,
+    name: String,
+}
 
+impl StoredObject {
+    /// The place of one of the ConfigMaps that [`Scene::begin`] loaded.
+    async fn config_map(cluster: &Cluster, nats: &Nats) -> Result<Self> {
         let context = jetstream::new(nats.client().await?);
-        let name = context.stream_by_subject("meshsync.state.>").await?;
-        let id = name.trim_start_matches("meshsync-").to_owned();
-        let object = cluster
-            .kubectl([
-                "get",
-                "configmaps",
-                "-A",
-                "--no-headers",
-                "-l",
-                "app",
-                "-o",
-                "custom-columns=N:.metadata.namespace,M:.metadata.name",
-            ])
-            .await?;
-        let mut words = object.split_whitespace();
-        let (namespace, configmap) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
-        let subject = format!("meshsync.state.{id}.core.configmaps.{namespace}.{configmap}");
-        context.publish(subject.clone(), "what is this?".into()).await?.await?;
-        cluster.kubectl(["label", "-n", namespace, "configmap", configmap, "changed=yes"]).await?;
-        let stream = context.get_stream(&name).await?;
+        let stream = context.stream_by_subject("meshsync.state.>").await?;
+        let id = stream.trim_start_matches("meshsync-").to_owned();
+        let columns = "custom-columns=N:.metadata.namespace,M:.metadata.name";
+        let get = ["get", "configmaps", "-A", "--no-headers", "-l", "app", "-o", columns];
+        let table = cluster.kubectl(get).await?;
+        let mut words = table.split_whitespace().map(str::to_owned);
+        let (namespace, name) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+        let subject = format!("meshsync.state.{id}.core.configmaps.{namespace}.{name}");
+        Ok(Self { stream: context.get_stream(&stream).await?, context, subject, namespace, name })
+    }
+
+    async fn message(&self) -> Result<StreamMessage> {
+        Ok(self.stream.direct_get_last_for_subject(self.subject.as_str()).await?)
+    }
+
+    /// Stores a message that no agent would, and waits until the agent has stored its own after the object changed.
+    async fn ensure_foreign_message_is_replaced(&self, cluster: &Cluster) -> Result<()> {
+        self.context.publish(self.subject.clone(), "what is this?".into()).await?.await?;
+        cluster.kubectl(["label", "-n", &self.namespace, "configmap", &self.name, "changed=yes"]).await?;
         await_condition("the object's own message is back", DEADLINE, async || {
-            let message = stream.direct_get_last_for_subject(subject.as_str()).await?;
-            Ok(message.headers.get("Meshsync-Uid").is_some().then_some(()))
+            Ok(self.message().await?.headers.get("Meshsync-Uid").is_some().then_some(()))
         })
-        .await?;
-        holds_everything(&cluster, &nats).await?;
-        // What looks like an agent's, and holds nothing: found when it is asked back.
-        agent.stop(STOPS_WITHIN).await?;
-        let stamped = stream.direct_get_last_for_subject(subject.as_str()).await?;
-        // But for the conditions that it was stored with.
+        .await
+    }
+
+    /// Stores an empty object under the headers of the agent's own message.
+    async fn forge_empty(&self) -> Result<()> {
         let mut headers = async_nats::HeaderMap::new();
-        for (name, values) in stamped.headers.iter() {
+        for (name, values) in self.message().await?.headers.iter() {
+            // Without the preconditions under which the agent stored it.
             if name.to_string().starts_with("Meshsync-") {
                 values.iter().for_each(|value| headers.append(name.clone(), value.clone()));
             }
         }
-        context.publish_with_headers(subject.clone(), headers, "{}".into()).await?.await?;
-        agent.start()?;
+        self.context.publish_with_headers(self.subject.clone(), headers, "{}".into()).await?.await?;
+        Ok(())
+    }
+
+    /// Requests everything until the agent, which reads the empty object back for its answer, has stored the true one.
+    async fn ensure_forged_message_is_replaced(&self, nats: &Nats) -> Result<()> {
         let resync = json!({"ObjectType": "request-payload", "Request": {"Entity": "resync-discovery"}}).to_string();
         await_condition("the object is stored again", DEADLINE, async || {
             nats.client().await?.publish("meshery.meshsync.request", resync.clone().into()).await?;
             nats.client().await?.flush().await?;
-            let message = stream.direct_get_last_for_subject(subject.as_str()).await?;
-            Ok((message.payload.len() > 2).then_some(()))
+            Ok((self.message().await?.payload.len() > 2).then_some(()))
         })
-        .await?;
+        .await
+    }
+}
+
+#[test]
+fn agent_replaces_messages_of_other_writers_in_the_stream() -> Result<()> {
+    lab::run("resume-foreign", async |lab| {
+        let Scene { cluster, nats, agent } = Scene::begin(lab).await?;
+        let object = StoredObject::config_map(&cluster, &nats).await?;
+        object.ensure_foreign_message_is_replaced(&cluster).await?;
         holds_everything(&cluster, &nats).await?;
-        // An agent that goes round in circles would have something to send for ever.
+
+        agent.stop(STOPS_WITHIN).await?;
+        object.forge_empty().await?;
+        agent.start()?;
+        object.ensure_forged_message_is_replaced(&nats).await?;
+        holds_everything(&cluster, &nats).await?;
+
+        // An agent that kept replacing its own messages would never drain its outbox.
         let status = agent.stop(STOPS_WITHIN).await?;
-        ensure!(status.success(), "it ended with {status}");
+        ensure!(status.success(), "the agent ended with {status}");
         Ok(())
     })
 }

@@ -1,4 +1,4 @@
-//! What JetStream holds is the cluster, whatever happened to agent and broker meanwhile.
+//! JetStream holds what the cluster holds, whatever happened to agent and broker meanwhile.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -42,7 +42,7 @@ fn agent(lab: &Lab, cluster: &Cluster, nats: &Nats) -> Result<Daemon> {
     Ok(lab.agent()?.arg("run").arg("--kubeconfig").arg(cluster.kubeconfig()).env("BROKER_URL", nats.url()))
 }
 
-/// An agent at work, and a consumer of what it has stored: the cluster with [`OBJECTS`].
+/// Starts an agent in a cluster with [`OBJECTS`], and returns it with a consumer that holds all that it stored.
 async fn begin(lab: &Lab, cluster: &Cluster, nats: &Nats) -> Result<(Daemon, Consumer)> {
     cluster.apply(OBJECTS).await?;
     let stored = Consumer::stored(nats.client().await?, None).await?;
@@ -52,8 +52,35 @@ async fn begin(lab: &Lab, cluster: &Cluster, nats: &Nats) -> Result<(Daemon, Con
     Ok((agent, stored))
 }
 
+/// Waits until both hold what the cluster holds.
+async fn both_equal(cluster: &Cluster, consumers: [&Consumer; 2]) -> Result<()> {
+    for consumer in consumers {
+        await_equal(cluster, consumer, &NOT_WATCHED, DEADLINE).await?;
+    }
+    Ok(())
+}
+
+/// Checks that the agent holds every object, and returns it on request, although it received few of them from the API server.
+async fn ensure_agent_holds_everything(cluster: &Cluster, nats: &Nats) -> Result<()> {
+    let keys = |objects: &[Value]| objects.iter().map(ObjectKey::of).collect::<BTreeSet<_>>();
+    let (expected, held) = (objects(cluster, &NOT_WATCHED).await?, agent_snapshot().await?);
+    ensure!(keys(&expected) == keys(&held), "{} objects are shown, {} exist", held.len(), expected.len());
+    let asking = Consumer::asking(nats.client().await?, None).await?;
+    await_equal(cluster, &asking, &NOT_WATCHED, DEADLINE).await
+}
+
+/// Kills the agent while objects change, so that its successor has to find out what the broker did not confirm.
+async fn kill_under_churn(cluster: &Cluster, agent: &Daemon) -> Result<()> {
+    let churn = Churn::start(cluster, "shop").await?;
+    churn.go_on(100).await?;
+    agent.kill().await?;
+    churn.go_on(100).await?;
+    agent.start()?;
+    churn.go_on(100).await
+}
+
 #[test]
-fn a_restarted_agent_lists_nothing_and_publishes_only_what_changed() -> Result<()> {
+fn restarted_agent_lists_nothing_and_publishes_only_changes() -> Result<()> {
     lab::run("state-resumes", async |lab| {
         let cluster = lab.cluster(Level::ControlPlane).start().await?;
         let nats = lab.nats().jetstream().start().await?;
@@ -62,53 +89,34 @@ fn a_restarted_agent_lists_nothing_and_publishes_only_what_changed() -> Result<(
         let listening = Consumer::subscribe(nats.client().await?, None).await?;
         let agent = agent(lab, &cluster, &nats)?;
         agent.start()?;
-        for consumer in [&stored, &listening] {
-            await_equal(&cluster, consumer, &NOT_WATCHED, DEADLINE).await?;
-        }
+        both_equal(&cluster, [&stored, &listening]).await?;
         let first = Metrics::of_agent().await?;
         ensure!(first.sum("meshsync_lists_total") > 50.0, "the first agent lists everything");
 
-        // In good order: the checkpoints are as of the end.
+        // After an orderly stop the checkpoints are those of the end.
         agent.stop(Duration::from_secs(20)).await?;
         cluster.kubectl(["delete", "-n", "shop", "secret/db"]).await?;
         cluster.kubectl(["create", "configmap", "-n", "shop", "fresh", "--from-literal=a=b"]).await?;
         let before = listening.view().events();
         agent.start()?;
-        for consumer in [&stored, &listening] {
-            await_equal(&cluster, consumer, &NOT_WATCHED, DEADLINE).await?;
-        }
+        both_equal(&cluster, [&stored, &listening]).await?;
         let again = Metrics::of_agent().await?;
         ensure!(again.sum("meshsync_lists_total") == 0.0, "the second agent listed something");
         let (bytes, all) = (again.sum("meshsync_received_bytes_total"), first.sum("meshsync_received_bytes_total"));
         ensure!(bytes < all / 10.0, "{bytes} of {all} bytes were read again");
         let sent = listening.view().events() - before;
         ensure!(sent < 20, "{sent} events for two changes and what controllers made of them");
+        ensure_agent_holds_everything(&cluster, &nats).await?;
 
-        // What it did not have to read is there for who asks.
-        let keys = |objects: &[Value]| objects.iter().map(ObjectKey::of).collect::<BTreeSet<_>>();
-        let (expected, held) = (objects(&cluster, &NOT_WATCHED).await?, agent_snapshot().await?);
-        ensure!(keys(&expected) == keys(&held), "{} objects are shown, {} exist", held.len(), expected.len());
-        let asking = Consumer::asking(nats.client().await?, None).await?;
-        await_equal(&cluster, &asking, &NOT_WATCHED, DEADLINE).await?;
-
-        // Killed: what was not confirmed is found out.
-        let churn = Churn::start(&cluster, "shop").await?;
-        churn.go_on(100).await?;
-        agent.kill().await?;
-        churn.go_on(100).await?;
-        agent.start()?;
-        churn.go_on(100).await?;
-        drop(churn);
-        for consumer in [&stored, &listening] {
-            await_equal(&cluster, consumer, &NOT_WATCHED, DEADLINE).await?;
-        }
+        kill_under_churn(&cluster, &agent).await?;
+        both_equal(&cluster, [&stored, &listening]).await?;
         ensure!(stored.view().needle_hits == 0, "the secret was stored");
         Ok(())
     })
 }
 
 #[test]
-fn whatever_the_broker_loses_is_stored_again() -> Result<()> {
+fn agent_stores_again_whatever_the_broker_loses() -> Result<()> {
     lab::run("state-survives", async |lab| {
         let cluster = lab.cluster(Level::ControlPlane).start().await?;
         let nats = lab.nats().jetstream().start().await?;
@@ -124,7 +132,7 @@ fn whatever_the_broker_loses_is_stored_again() -> Result<()> {
         drop(churn);
         await_equal(&cluster, &stored, &NOT_WATCHED, DEADLINE).await?;
 
-        // Under the agent's hands.
+        // Somebody deletes the stream while the agent runs.
         let jetstream = async_nats::jetstream::new(nats.client().await?);
         let name = jetstream.stream_by_subject("meshsync.state.>").await?;
         jetstream.delete_stream(&name).await?;
@@ -132,7 +140,7 @@ fn whatever_the_broker_loses_is_stored_again() -> Result<()> {
         let stored = Consumer::stored(nats.client().await?, None).await?;
         await_equal(&cluster, &stored, &NOT_WATCHED, DEADLINE).await?;
 
-        // A part of it, while the broker's client sees nothing of it until it connects again.
+        // Somebody purges a part of the stream, which the agent cannot notice until it connects again.
         let stream = jetstream.get_stream(&name).await?;
         stream.purge().filter("meshsync.state.*.core.configmaps.>").await?;
         nats.stop().await?;
@@ -140,7 +148,7 @@ fn whatever_the_broker_loses_is_stored_again() -> Result<()> {
         let stored = Consumer::stored(nats.client().await?, None).await?;
         await_equal(&cluster, &stored, &NOT_WATCHED, DEADLINE).await.context("after a purge")?;
 
-        // Restarted empty, as a pod on another node would be.
+        // The broker restarts empty, as a pod on another node would.
         nats.stop().await?;
         nats.forget_streams()?;
         nats.start().await?;
@@ -150,7 +158,7 @@ fn whatever_the_broker_loses_is_stored_again() -> Result<()> {
 }
 
 #[test]
-fn a_broker_that_comes_late_is_brought_in_line() -> Result<()> {
+fn agent_that_started_without_the_broker_corrects_the_stream_later() -> Result<()> {
     lab::run("state-late", async |lab| {
         let cluster = lab.cluster(Level::ControlPlane).start().await?;
         let nats = lab.nats().jetstream().start().await?;
@@ -162,12 +170,12 @@ fn a_broker_that_comes_late_is_brought_in_line() -> Result<()> {
         agent.stop(Duration::from_secs(20)).await?;
         nats.stop().await?;
 
-        // The next agent has to begin without the broker, after the cluster has changed.
+        // The cluster changes, and the next agent has to start without the broker.
         cluster.kubectl(["delete", "-n", "shop", "secret/db"]).await?;
         cluster.kubectl(["delete", "-n", "shop", "configmap/settings"]).await?;
         cluster.kubectl(["create", "configmap", "-n", "shop", "settings", "--from-literal=a=2"]).await?;
         agent.start()?;
-        meshsync_e2e::await_condition("it lists without the broker", DEADLINE, async || {
+        meshsync_e2e::await_condition("the agent lists without the broker", DEADLINE, async || {
             Ok(Metrics::of_agent().await.ok().filter(|metrics| metrics.sum("meshsync_objects") > 100.0).map(drop))
         })
         .await?;
@@ -177,12 +185,12 @@ fn a_broker_that_comes_late_is_brought_in_line() -> Result<()> {
 }
 
 #[test]
-fn a_stream_that_was_emptied_is_filled_again_at_once() -> Result<()> {
+fn agent_refills_a_purged_stream_at_once() -> Result<()> {
     lab::run("state-purged", async |lab| {
         let cluster = lab.cluster(Level::Api).start().await?;
         let nats = lab.nats().jetstream().start().await?;
         let (_agent, _stored) = begin(lab, &cluster, &nats).await?;
-        // The broker forgets the messages, and for two minutes not that it has had them.
+        // The broker forgets the messages, but remembers their ids for two minutes, and would drop equal messages.
         let jetstream = async_nats::jetstream::new(nats.client().await?);
         let name = jetstream.stream_by_subject("meshsync.state.>").await?;
         jetstream.get_stream(name).await?.purge().await?;
@@ -192,7 +200,7 @@ fn a_stream_that_was_emptied_is_filled_again_at_once() -> Result<()> {
 }
 
 #[test]
-fn a_name_that_no_subject_can_hold_keeps_nothing_else_from_being_stored() -> Result<()> {
+fn name_too_long_for_a_subject_does_not_keep_other_objects_from_being_stored() -> Result<()> {
     lab::run("state-long-name", async |lab| {
         let cluster = lab.cluster(Level::Api).start().await?;
         let nats = lab.nats().jetstream().start().await?;
@@ -205,9 +213,12 @@ fn a_name_that_no_subject_can_hold_keeps_nothing_else_from_being_stored() -> Res
         cluster.kubectl(["create", "configmap", "-n", "default", "after"]).await?;
         await_equal(&cluster, &listening, &NOT_WATCHED, DEADLINE).await?;
         let log = agent.log();
-        ensure!(log.contains("too long for the stream"), "nobody is told:\n{log}");
-        ensure!(Metrics::of_agent().await?.sum("meshsync_unencodable_total") == 1.0, "it is not counted");
-        ensure!(!log.contains("connection to the broker is lost"), "the broker hung up:\n{log}");
+        ensure!(log.contains("too long for the stream"), "the log does not say so:\n{log}");
+        ensure!(
+            Metrics::of_agent().await?.sum("meshsync_unencodable_total") == 1.0,
+            "the metric does not count the object"
+        );
+        ensure!(!log.contains("connection to the broker is lost"), "the broker closed the connection:\n{log}");
         cluster.kubectl(["delete", "clusterrole", &long]).await?;
         await_equal(&cluster, &listening, &NOT_WATCHED, DEADLINE).await?;
         let stored = Consumer::stored(nats.client().await?, None).await?;
@@ -216,7 +227,7 @@ fn a_name_that_no_subject_can_hold_keeps_nothing_else_from_being_stored() -> Res
 }
 
 #[test]
-fn a_stream_that_may_not_be_written_holds_nothing_up() -> Result<()> {
+fn agent_without_the_right_to_write_the_stream_uses_core_nats() -> Result<()> {
     for (name, subject) in [("state-mute", "meshsync.>"), ("state-mute-objects", "meshsync.state.>")] {
         lab::run(name, async |lab| {
             let cluster = lab.cluster(Level::Api).start().await?;
@@ -233,8 +244,8 @@ fn a_stream_that_may_not_be_written_holds_nothing_up() -> Result<()> {
             agent.start()?;
             await_equal(&cluster, &consumer, &NOT_WATCHED, DEADLINE * 2).await?;
             let log = agent.log();
-            ensure!(log.contains("publishing through core NATS"), "nobody is told:\n{log}");
-            ensure!(log.contains("may the broker's user publish to"), "nobody is told why:\n{log}");
+            ensure!(log.contains("publishing through core NATS"), "the log does not say so:\n{log}");
+            ensure!(log.contains("may the broker's user publish to"), "the log does not say why:\n{log}");
             Ok(())
         })?;
     }
@@ -242,7 +253,7 @@ fn a_stream_that_may_not_be_written_holds_nothing_up() -> Result<()> {
 }
 
 #[test]
-fn a_cluster_that_was_restored_from_a_backup_is_what_consumers_hold() -> Result<()> {
+fn consumers_follow_a_cluster_that_is_restored_from_a_backup() -> Result<()> {
     lab::run("state-backup", async |lab| {
         let cluster = lab.cluster(Level::Api).durable().start().await?;
         let nats = lab.nats().jetstream().start().await?;
@@ -269,7 +280,7 @@ fn a_cluster_that_was_restored_from_a_backup_is_what_consumers_hold() -> Result<
         etcd.start()?;
         server.start()?;
         cluster.await_apiserver().await?;
-        // A watch that is ahead hears so with the next bookmark, which comes once a minute.
+        // The agent notices that its watches are ahead with the next bookmark, which the API server sends once a minute.
         for consumer in [&stored, &listening] {
             await_equal(&cluster, consumer, &NOT_WATCHED, DEADLINE * 3).await?;
         }
@@ -277,7 +288,7 @@ fn a_cluster_that_was_restored_from_a_backup_is_what_consumers_hold() -> Result<
     })
 }
 
-/// Copies a directory with all that is in it.
+/// Copies a directory and its content.
 fn copy(from: &Path, to: &Path) -> Result<()> {
     std::fs::create_dir_all(to)?;
     for entry in std::fs::read_dir(from)? {
@@ -293,7 +304,7 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
 }
 
 #[test]
-fn a_stream_that_may_not_be_read_holds_nothing_up() -> Result<()> {
+fn agent_without_the_right_to_read_the_stream_uses_core_nats() -> Result<()> {
     lab::run("state-denied", async |lab| {
         let cluster = lab.cluster(Level::ControlPlane).start().await?;
         let rights = json!({"publish": {"deny": ["$JS.API.CONSUMER.>"]}});
@@ -308,7 +319,7 @@ fn a_stream_that_may_not_be_read_holds_nothing_up() -> Result<()> {
         let agent = agent(lab, &cluster, &nats)?;
         agent.start()?;
         await_equal(&cluster, &consumer, &NOT_WATCHED, DEADLINE).await?;
-        ensure!(agent.log().contains("publishing through core NATS"), "nobody is told:\n{}", agent.log());
+        ensure!(agent.log().contains("publishing through core NATS"), "the log does not say so:\n{}", agent.log());
         Ok(())
     })
 }
