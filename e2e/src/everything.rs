@@ -17,6 +17,9 @@ use crate::stream::{Consumer, View};
 /// Types that an agent leaves out unless told otherwise.
 pub const NOT_WATCHED: [&str; 3] = ["events", "events.events.k8s.io", "leases.coordination.k8s.io"];
 
+/// Objects of a page: their trees are held at once, and an object may have a megabyte.
+const PAGE: usize = 100;
+
 /// Names of all types that can be listed and watched, as `kubectl api-resources` knows them, without `left_out`.
 ///
 /// # Errors
@@ -68,7 +71,7 @@ pub async fn fingerprints(cluster: &Cluster, left_out: &[&str]) -> Result<Finger
     for path in collections(cluster, left_out).await? {
         let mut token = String::new();
         loop {
-            let uri = format!("{path}?limit=500&continue={token}");
+            let uri = format!("{path}?limit={PAGE}&continue={token}");
             let mut page: Value = client.request(http::Request::get(&uri).body(Vec::new())?).await.context(uri)?;
             // Items of a list do not say what they are; the list does.
             let api_version = page["apiVersion"].take();

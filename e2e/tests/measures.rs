@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use meshsync_e2e::bench::contender::Contender;
+use meshsync_e2e::bench::large::{self, Size};
 use meshsync_e2e::bench::{replay, snapshot};
 use meshsync_e2e::binaries::binary;
 use meshsync_e2e::faults::soak::{Plan, soak};
@@ -26,6 +27,20 @@ fn a_snapshot_and_a_restart_are_measured() -> Result<()> {
                 let most = report.list_bytes / 100;
                 ensure!(run.restart_bytes <= most, "{name} read {} bytes to begin again", run.restart_bytes);
             }
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn large_custom_resources_take_as_much_memory_as_config_maps() -> Result<()> {
+    lab::run("measure-large", async |lab| {
+        let agent = binary("meshsync-agent")?;
+        let contenders = [Contender::agent(&agent), Contender::hashing_agent(&agent)];
+        let report = large::run(lab, &contenders, Size { objects: 100, bytes: 600_000 }, 1).await?;
+        for measured in &report.contenders {
+            ensure!(measured.config_maps.peak_mib > 1.0, "{measured:?}");
+            ensure!(measured.ratio < 1.3, "{}", report.table());
         }
         Ok(())
     })

@@ -59,6 +59,18 @@ impl Contender {
         Self { name: "agent-hash", hash_only: true, ..Self::agent(program) }
     }
 
+    /// Another build of our agent.
+    #[must_use]
+    pub fn other_agent(program: &Path) -> Self {
+        Self { name: "other", ..Self::agent(program) }
+    }
+
+    /// Another build of our agent, keeping hashes only.
+    #[must_use]
+    pub fn other_hashing_agent(program: &Path) -> Self {
+        Self { name: "other-hash", ..Self::hashing_agent(program) }
+    }
+
     /// The Go original.
     #[must_use]
     pub fn peer(program: &Path) -> Self {

@@ -45,7 +45,8 @@ async fn create_item(client: &Client, item: Item) -> Result<()> {
     Ok(())
 }
 
-async fn create(client: &Client, collection: &str, body: &serde_json::Value) -> Result<()> {
+/// Creates an object; one that is there already is left as it is.
+pub(super) async fn create(client: &Client, collection: &str, body: &serde_json::Value) -> Result<()> {
     match send(client, "POST", collection, body).await {
         Err(error) if is_conflict(&error) => Ok(()),
         created => created,

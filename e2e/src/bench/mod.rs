@@ -2,6 +2,7 @@
 
 pub mod contender;
 pub mod dataset;
+pub mod large;
 pub mod load;
 pub mod null_client;
 pub mod process;

@@ -46,9 +46,10 @@ pub async fn run(lab: &Lab, contenders: &[Contender], count: usize, runs: usize)
     let cluster = data_cluster(lab, count).await?;
     let nats = lab.nats().jetstream().max_payload(8 * 1024 * 1024).start().await?;
     let expected = fingerprints(&cluster, &NOT_WATCHED).await?;
+    let ground = Ground { lab, cluster: &cluster, nats: &nats, expected, count, settle: SETTLE };
     let nothing_yet = |contender: &Contender| (contender.name, Vec::new());
     let mut report = Report {
-        objects: expected.len(),
+        objects: ground.expected.len(),
         contenders: contenders.iter().map(nothing_yet).collect(),
         ..Report::default()
     };
@@ -60,12 +61,7 @@ pub async fn run(lab: &Lab, contenders: &[Contender], count: usize, runs: usize)
         report.null.push(null);
         for (contender, (_, measured)) in contenders.iter().zip(&mut report.contenders) {
             rest(&cluster).await?;
-            let run = contender_run(lab, &cluster, &nats, contender, &expected, count);
-            let run = run.await.with_context(|| format!("run of {}", contender.name))?;
-            say(format!(
-                "{}: {:.2} s, {:.2} CPU s, {:.0} MiB",
-                contender.name, run.seconds, run.cpu_seconds, run.peak_mib
-            ));
+            let run = ground.run(contender).await.with_context(|| format!("run of {}", contender.name))?;
             measured.push(run);
         }
     }
@@ -104,44 +100,55 @@ async fn null_run(cluster: &Cluster, nats: &Nats) -> Result<(Run, u64)> {
     Ok((run, bytes))
 }
 
-async fn contender_run(
-    lab: &Lab,
-    cluster: &Cluster,
-    nats: &Nats,
-    contender: &Contender,
-    expected: &Fingerprints,
-    count: usize,
-) -> Result<Run> {
-    nats.drop_streams().await?;
-    let recorder = Recorder::subscribe(nats.client().await?).await?;
-    let before = Counts::first(cluster, nats).await?;
-    let daemon = contender.daemon(lab, cluster, nats)?;
-    let mut run = Run::default();
-    let mut meter = Meter::start(&daemon)?;
-    // The Go original watches fewer types.
-    let wanted = if contender.ours { expected.len() } else { count };
-    let last: Instant = await_condition("the last object arrives", DEADLINE, async || {
-        daemon.ensure_running()?;
-        meter.sample()?;
-        let pause = recorder.len() >= wanted && recorder.quiet_for().is_some_and(|quiet| quiet > QUIET);
-        Ok(pause.then(|| done(contender, &recorder.view(), wanted)).flatten())
-    })
-    .await
-    .with_context(|| format!("{} of {wanted} messages arrived", recorder.len()))?;
-    let first = recorder.first().context("no message")?;
-    meter.done(first, last, &mut run)?;
-    Counts::now(cluster, nats).await.map(|now| before.until(&now, &mut run))?;
-    run.stored_bytes = nats.stored_bytes();
-    meter.settle(SETTLE, &mut run).await?;
-    if contender.ours {
-        let view = recorder.view();
-        let view = view.resources().map(|(_, resource)| fingerprint::of_meshery(&resource)).collect();
-        let differences = fingerprint::compare(expected, view);
-        ensure!(differences.is_empty(), "the snapshot is not the cluster: {differences}");
-        restart(&daemon, &mut run).await?;
+/// Where contenders run: a cluster, and a broker.
+pub(super) struct Ground<'a> {
+    pub(super) lab: &'a Lab,
+    pub(super) cluster: &'a Cluster,
+    pub(super) nats: &'a Nats,
+    /// What the cluster holds.
+    pub(super) expected: Fingerprints,
+    /// How many of these objects the data set has.
+    pub(super) count: usize,
+    /// How long after the last object the memory is read again.
+    pub(super) settle: Duration,
+}
+
+impl Ground<'_> {
+    /// Lets a contender publish everything to a broker that knows nothing; ours begins once more from what is stored.
+    pub(super) async fn run(&self, contender: &Contender) -> Result<Run> {
+        let Self { cluster, nats, expected, .. } = self;
+        nats.drop_streams().await?;
+        let recorder = Recorder::subscribe(nats.client().await?).await?;
+        let before = Counts::first(cluster, nats).await?;
+        let daemon = contender.daemon(self.lab, cluster, nats)?;
+        let mut run = Run::default();
+        let mut meter = Meter::start(&daemon)?;
+        // The Go original watches fewer types.
+        let wanted = if contender.ours { expected.len() } else { self.count };
+        let last: Instant = await_condition("the last object arrives", DEADLINE, async || {
+            daemon.ensure_running()?;
+            meter.sample()?;
+            let pause = recorder.len() >= wanted && recorder.quiet_for().is_some_and(|quiet| quiet > QUIET);
+            Ok(pause.then(|| done(contender, &recorder.view(), wanted)).flatten())
+        })
+        .await
+        .with_context(|| format!("{} of {wanted} messages arrived", recorder.len()))?;
+        let first = recorder.first().context("no message")?;
+        meter.done(first, last, &mut run)?;
+        Counts::now(cluster, nats).await.map(|now| before.until(&now, &mut run))?;
+        run.stored_bytes = nats.stored_bytes();
+        meter.settle(self.settle, &mut run).await?;
+        if contender.ours {
+            let view = recorder.view();
+            let view = view.resources().map(|(_, resource)| fingerprint::of_meshery(&resource)).collect();
+            let differences = fingerprint::compare(expected, view);
+            ensure!(differences.is_empty(), "the snapshot is not the cluster: {differences}");
+            restart(&daemon, &mut run).await?;
+        }
+        daemon.stop(STOPPING).await?;
+        say(format!("{}: {:.2} s, {:.2} CPU s, {:.0} MiB", contender.name, run.seconds, run.cpu_seconds, run.peak_mib));
+        Ok(run)
     }
-    daemon.stop(STOPPING).await?;
-    Ok(run)
 }
 
 /// When the last object came, if all did.

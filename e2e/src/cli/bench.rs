@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use super::output::print;
 use crate::assets;
 use crate::bench::contender::Contender;
+use crate::bench::large::{self, LARGEST, Size};
 use crate::bench::{replay, snapshot};
 use crate::cluster::Level;
 use crate::lab::{self, Lab};
@@ -26,12 +27,15 @@ pub(super) struct BenchArgs {
     /// Objects to create, or to replay
     #[arg(long, default_value_t = 20_000, value_name = "NUMBER")]
     objects: usize,
-    /// Runs of each contender, in turn (snapshot)
+    /// Runs of each contender, in turn (snapshot, large)
     #[arg(long, default_value_t = 3, value_name = "NUMBER")]
     runs: usize,
     /// Executable of the Go original, to run beside ours (snapshot)
     #[arg(long, value_name = "PATH")]
     peer: Option<PathBuf>,
+    /// Executable of another build of our agent, to run beside this one (snapshot, large)
+    #[arg(long, value_name = "PATH")]
+    other: Option<PathBuf>,
     /// Let our agent run beside itself, listing by streams (snapshot)
     #[arg(long)]
     streamed: bool,
@@ -50,6 +54,13 @@ pub(super) struct BenchArgs {
     /// Types beside the usual ones (types)
     #[arg(long, default_value_t = 5_000, value_name = "NUMBER")]
     types: usize,
+    /// Objects to create (large)
+    #[arg(long, default_value_t = 300, value_name = "NUMBER")]
+    large: usize,
+    /// Bytes of each of them, as the API server sends it (large)
+    #[arg(long, default_value_t = 900_000, value_name = "NUMBER",
+        value_parser = clap::value_parser!(u32).range(1_000..=i64::from(LARGEST)))]
+    large_bytes: u32,
     /// Measure the binary of the tests instead of an optimised one: quick, to see that the benchmark works
     #[arg(long)]
     debug: bool,
@@ -64,6 +75,9 @@ enum Scenario {
     Snapshot,
     /// Memory with very many objects, and a restart; replayed
     Memory,
+    /// Memory with large objects: custom resources beside as many ConfigMaps, with bodies and with hashes only; on a real
+    /// API server
+    Large,
     /// Events that an agent on one core can follow; replayed
     Throughput,
     /// How long an event takes; replayed
@@ -76,8 +90,10 @@ enum Scenario {
 
 /// Measures and prints.
 pub(super) fn run(args: &BenchArgs) -> Result<ExitCode> {
-    if let Some(peer) = &args.peer {
-        ensure!(peer.is_file(), "--peer {}: there is no such file", peer.display());
+    for (option, program) in [("--peer", &args.peer), ("--other", &args.other)] {
+        if let Some(program) = program {
+            ensure!(program.is_file(), "{option} {}: there is no such file", program.display());
+        }
     }
     assets::ensure_all(Level::Api.tools())?;
     assets::ensure_all(&[assets::Tool::NatsServer])?;
@@ -101,10 +117,21 @@ async fn measure(lab: &Lab, agent: &Path, args: &BenchArgs) -> Result<(String, V
         Scenario::Snapshot => {
             let streaming = args.streamed.then(|| Contender::streaming_agent(agent));
             let hashing = args.hash_only.then(|| Contender::hashing_agent(agent));
-            let others = streaming.into_iter().chain(hashing).chain(args.peer.as_deref().map(Contender::peer));
+            let beside = args.other.as_deref().map(Contender::other_agent);
+            let peer = args.peer.as_deref().map(Contender::peer);
+            let others = beside.into_iter().chain(streaming).chain(hashing).chain(peer);
             let contenders: Vec<_> = [Contender::agent(agent)].into_iter().chain(others).collect();
             let report = snapshot::run(lab, &contenders, objects, args.runs).await?;
             return Ok((report.table()?, serde_json::to_value(&report)?));
+        }
+        Scenario::Large => {
+            let mut contenders = vec![Contender::agent(agent), Contender::hashing_agent(agent)];
+            if let Some(other) = &args.other {
+                contenders.extend([Contender::other_agent(other), Contender::other_hashing_agent(other)]);
+            }
+            let size = Size { objects: args.large, bytes: args.large_bytes as usize };
+            let report = large::run(lab, &contenders, size, args.runs).await?;
+            return Ok((report.table(), serde_json::to_value(&report)?));
         }
         Scenario::Memory => json!(replay::memory(lab, agent, objects, args.hash_only).await?),
         Scenario::Throughput => json!(replay::throughput(lab, agent, objects, args.events).await?),
