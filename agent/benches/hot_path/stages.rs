@@ -65,7 +65,7 @@ fn hash(bencher: Bencher<'_, '_>, kind: Kind) {
 /// A codec as a table of that kind has it.
 fn trained(kind: Kind) -> Codec {
     let bodies: Vec<_> = (0..128).map(|index| prepared(kind, index).body).collect();
-    Codec::train(bodies.iter().map(Vec::as_slice)).unwrap()
+    Codec::train(bodies.iter().map(|body| &**body)).unwrap()
 }
 
 #[divan::bench(args = KINDS)]

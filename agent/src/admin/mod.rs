@@ -18,6 +18,7 @@ use serde::Serialize;
 use tokio::sync::{mpsc, watch};
 
 use crate::discover::InForce;
+use crate::object;
 use crate::snapshot::{Store, TypeId};
 use crate::watch::{Board, Listing, RequestError, WatchSpec};
 
@@ -127,9 +128,10 @@ async fn write_listing(
     Ok(())
 }
 
-async fn send_line(lines: &mpsc::Sender<io::Result<Bytes>>, mut body: Vec<u8>) -> Result<(), Stopped> {
-    body.push(b'\n');
-    lines.send(Ok(body.into())).await.map_err(|_| Stopped::Unread)
+async fn send_line(lines: &mpsc::Sender<io::Result<Bytes>>, body: object::Body) -> Result<(), Stopped> {
+    let mut line = body.into_json();
+    line.push(b'\n');
+    lines.send(Ok(line.into())).await.map_err(|_| Stopped::Unread)
 }
 
 async fn summary(State(admin): State<Admin>) -> impl IntoResponse {

@@ -1,5 +1,7 @@
 //! Writing the members of a JSON object in a fixed order.
 
+use std::borrow::Cow;
+
 use crate::object::fields::Field;
 use crate::object::text::{decode, write_literal};
 
@@ -18,11 +20,12 @@ impl<'o> Members<'o> {
         self.out.push(b'}');
     }
 
-    /// A member whose value the caller writes next.
+    /// A member whose value the caller writes next. The key must need no escape: it is one of the format's own.
     pub(super) fn key(&mut self, key: &str) -> &mut Vec<u8> {
         self.comma();
-        write_literal(key, self.out);
-        self.out.push(b':');
+        self.out.push(b'"');
+        self.out.extend_from_slice(key.as_bytes());
+        self.out.extend_from_slice(b"\":");
         self.out
     }
 
@@ -61,10 +64,25 @@ impl<'o> Members<'o> {
         }
     }
 
+    /// A string as [`decode`] gives it. One that it borrowed needed no escape, and needs none now.
+    #[expect(clippy::ptr_arg, reason = "whether it is borrowed is what counts")]
+    pub(super) fn decoded_unless_empty(&mut self, key: &str, value: &Cow<'_, str>) {
+        match value {
+            Cow::Borrowed("") => {}
+            Cow::Borrowed(plain) => {
+                let out = self.key(key);
+                out.push(b'"');
+                out.extend_from_slice(plain.as_bytes());
+                out.push(b'"');
+            }
+            Cow::Owned(text) => self.string_unless_empty(key, text),
+        }
+    }
+
     /// A JSON value as a string: a string as it is, anything else as its JSON text. Absent when that is empty.
     pub(super) fn text_unless_empty(&mut self, key: &str, json: &str) {
         match decode(json) {
-            Some(text) => self.string_unless_empty(key, &text),
+            Some(text) => self.decoded_unless_empty(key, &text),
             None => self.string_unless_empty(key, json),
         }
     }

@@ -11,7 +11,7 @@ pub use store_reply::{Pushed, StoreReply};
 use super::envelope::{Deleted, Detail, EncodeError, EventType, data_message};
 use super::members::Members;
 use crate::object::fields::find;
-use crate::object::{ObjectError, Outline, text, utf8};
+use crate::object::{Body, ObjectError, Outline, text};
 
 /// Top-level members that become strings of JSON text, in the order of the format.
 const TEXT_MEMBERS: [&str; 5] = ["immutable", "data", "binaryData", "stringData", "type"];
@@ -23,12 +23,13 @@ const TEXT_MEMBERS: [&str; 5] = ["immutable", "data", "binaryData", "stringData"
 /// `body` is not the JSON of an object.
 pub fn encode_event(
     event: EventType,
-    body: &[u8],
+    body: &Body,
     cluster_id: &str,
     detail: Detail,
     out: &mut Vec<u8>,
 ) -> Result<(), EncodeError> {
-    data_message(event, out, |out| write_resource(body, cluster_id, detail, out))
+    let object = Outline::of(body)?;
+    data_message(event, out, |out| write_resource(&object, cluster_id, detail, out))
 }
 
 /// Appends the message for an object that is gone: the parts of the server's row key, and the uid.
@@ -59,8 +60,12 @@ fn write_identity(identity: &Deleted<'_>, cluster_id: &str, out: &mut Vec<u8>) {
 }
 
 /// Appends one resource object without envelope.
-fn write_resource(body: &[u8], cluster_id: &str, detail: Detail, out: &mut Vec<u8>) -> Result<(), EncodeError> {
-    let outline = Outline::parse(utf8(body)?)?;
+fn write_resource(
+    outline: &Outline<'_>,
+    cluster_id: &str,
+    detail: Detail,
+    out: &mut Vec<u8>,
+) -> Result<(), EncodeError> {
     let top = outline.top()?;
     let present = |name| find(top, name).filter(|value| *value != "null");
     let text_of = |name| present(name).and_then(text::decode).unwrap_or_default();

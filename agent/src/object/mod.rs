@@ -3,6 +3,7 @@
 //! Everything in this module reads bytes that somebody else wrote, so it must stand any input: no recursion on nesting,
 //! no quadratic work on repeated keys, and no error text that quotes a value (a Secret's would end in a log).
 
+mod body;
 mod compact;
 mod error;
 pub mod event;
@@ -21,6 +22,8 @@ pub mod split;
 mod tests;
 pub mod text;
 
+pub use body::Body;
+pub(crate) use body::Lengths;
 pub use error::ObjectError;
 pub(crate) use error::utf8;
 pub use event::{EventKind, WatchEvent};

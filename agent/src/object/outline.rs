@@ -5,7 +5,8 @@ use std::fmt;
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::error::ObjectError;
+use super::body::{Body, Lengths};
+use super::error::{ObjectError, utf8};
 use super::fields::{Field, without_repeats};
 use super::scan::Scan;
 
@@ -48,12 +49,40 @@ impl<'a> Outline<'a> {
         serde_json::from_str(json).map_err(|source| ObjectError::syntax("object", &source))
     }
 
+    /// As [`Self::parse`]. The ends of those members are not looked for whose lengths the body knows.
+    ///
+    /// # Errors
+    /// As [`Self::parse`]; or the body is not UTF-8.
+    pub fn of(body: &'a Body) -> Result<Self, ObjectError> {
+        let json = utf8(body)?;
+        Self::by_lengths(json, body.lengths()).map_or_else(|| Self::parse(json), Ok)
+    }
+
+    /// `None` where the lengths are not those of `json`, or of none of it.
+    pub(super) fn by_lengths(json: &'a str, lengths: &Lengths) -> Option<Self> {
+        let mut scan = Scan::new(json);
+        let mut lengths = lengths.iter();
+        let outline = Self::read(&mut scan, |scan, field| {
+            if field.is("apiVersion") || field.is("kind") {
+                return Some(false);
+            }
+            field.value = scan.take_text(lengths.next()?)?;
+            Some(true)
+        })?;
+        scan.is_at_end().then_some(outline)
+    }
+
     /// Reads an object at a place in a text, if it is one of those that [`Scan`] reads.
     pub(super) fn scan(scan: &mut Scan<'a>) -> Option<Self> {
+        Self::read(scan, |_, _| Some(false))
+    }
+
+    /// As [`Self::scan`]. `other` may read the value of a member itself, other than that of `metadata`.
+    fn read(scan: &mut Scan<'a>, mut other: impl FnMut(&mut Scan<'a>, &mut Field<'a>) -> Option<bool>) -> Option<Self> {
         let mut metadata = Members::Missing;
         let top = scan.fields(EXPECTED, |scan, field| {
             if !field.is("metadata") {
-                return Some(false);
+                return other(scan, field);
             }
             metadata = match scan.peek()? {
                 b'{' => Members::Fields(scan.fields(EXPECTED, |_, _| Some(false))?),

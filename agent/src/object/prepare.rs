@@ -4,6 +4,7 @@ use meshsync_crds::agent_config::SecretPolicy;
 use meshsync_crds::discovery::ServedType;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
+use super::body::{Body, Lengths};
 use super::compact::write_compact;
 use super::error::{ObjectError, utf8};
 use super::fields::{Field, find};
@@ -69,7 +70,7 @@ pub struct Prepared {
     /// against forgery: whoever can write an object can craft two states of it that collide, and hides only that change.
     pub hash: u64,
     /// Compact JSON of what may be published: `apiVersion` and `kind`, then the other members in the order of the original.
-    pub body: Vec<u8>,
+    pub body: Body,
 }
 
 /// Identifies, strips and hashes the JSON text of one object.
@@ -101,12 +102,21 @@ pub fn prepare_outline(outline: &Outline<'_>, context: &TypeContext) -> Result<P
     let size = size.map(|field| field.key.len() + field.value.len() + 2).sum();
     let mut writer = Writer::new(context, top, size)?;
     writer.object(top, metadata)?;
-    Ok(Prepared { uid, name, resource_version, deleting, hash: writer.hash, body: writer.out })
+    Ok(Prepared {
+        uid,
+        name,
+        resource_version,
+        deleting,
+        hash: writer.hash,
+        body: Body::new(writer.out, writer.lengths),
+    })
 }
 
 struct Writer<'c> {
     context: &'c TypeContext,
     out: Vec<u8>,
+    /// Those of the values that were written at top level, but for apiVersion, kind and metadata.
+    lengths: Lengths,
     /// Sum of the hashes of the members that were written so far.
     hash: u64,
     /// Set for a Secret whose values must not pass.
@@ -129,7 +139,7 @@ impl<'c> Writer<'c> {
             _ if context.is_secret || calls_itself_secret() => Some(Traces::of(top)?),
             _ => None,
         };
-        Ok(Self { context, out: Vec::with_capacity(size + 64), hash: 0, secret })
+        Ok(Self { context, out: Vec::with_capacity(size + 64), lengths: Lengths::default(), hash: 0, secret })
     }
 
     fn object(&mut self, top: &[Field<'_>], metadata: &[Field<'_>]) -> Result<(), ObjectError> {
@@ -145,6 +155,10 @@ impl<'c> Writer<'c> {
                 let from = self.out.len();
                 self.other_member(field)?;
                 self.add_to_hash(from, TOP_SEED);
+                // Behind the comma, the key and the colon.
+                if let Some(length) = self.out.len().checked_sub(from + field.key.len() + 2) {
+                    self.lengths.push(length);
+                }
             }
         }
         self.out.push(b'}');

@@ -61,16 +61,16 @@ impl<'a> Scan<'a> {
     }
 
     /// The members of an object, as [`super::split::split`] gives them. `inner` may read the value of a member itself, and
-    /// says whether it did: then the value is left empty.
+    /// says whether it did: then the value is left as it is.
     pub(super) fn fields(
         &mut self,
         capacity: usize,
-        mut inner: impl FnMut(&mut Self, &Field<'a>) -> Option<bool>,
+        mut inner: impl FnMut(&mut Self, &mut Field<'a>) -> Option<bool>,
     ) -> Option<Vec<Field<'a>>> {
         let mut fields = Vec::with_capacity(capacity);
         self.object(|scan, key| {
             let mut field = Field { key, value: "" };
-            if !inner(scan, &field)? {
+            if !inner(scan, &mut field)? {
                 field.value = scan.value()?;
             }
             fields.push(field);
@@ -133,6 +133,13 @@ impl<'a> Scan<'a> {
     /// What was read since the scan was there.
     pub(super) fn since(&self, from: usize) -> Option<&'a str> {
         self.text.get(from..self.at)
+    }
+
+    /// Takes the next `length` bytes for what they are said to be.
+    pub(super) fn take_text(&mut self, length: usize) -> Option<&'a str> {
+        let from = self.at;
+        self.at = from.checked_add(length)?;
+        self.since(from)
     }
 
     /// The next byte.

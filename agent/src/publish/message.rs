@@ -5,6 +5,7 @@ use meshsync_crds::agent_config::PublishFormat;
 use meshsync_crds::discovery::ServedType;
 
 use crate::encode::{Deleted, Detail, EncodeError, EventType, kubernetes, meshery};
+use crate::object::Body;
 use crate::snapshot::Removed;
 
 /// What a message is made of besides the object.
@@ -42,7 +43,7 @@ impl Encoding {
     pub(super) fn encode(
         &self,
         event: EventType,
-        body: &[u8],
+        body: &Body,
         at_most: Detail,
         limit: usize,
     ) -> Result<Option<Encoded>, EncodeError> {
@@ -82,7 +83,7 @@ impl Encoding {
         out.into()
     }
 
-    fn write(&self, event: EventType, body: &[u8], detail: Detail, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+    fn write(&self, event: EventType, body: &Body, detail: Detail, out: &mut Vec<u8>) -> Result<(), EncodeError> {
         match self.format {
             PublishFormat::Meshery => meshery::encode_event(event, body, &self.cluster_id, detail, out),
             PublishFormat::Kubernetes => kubernetes::encode_event(event, body, detail, out),
@@ -96,14 +97,14 @@ mod tests {
 
     use super::*;
 
-    fn body(labels: usize, text: usize) -> Vec<u8> {
+    fn body(labels: usize, text: usize) -> Body {
         let labels: serde_json::Map<String, Value> = (0..labels).map(|at| (format!("l{at}"), json!("x"))).collect();
         let object = json!({
             "apiVersion": "v1", "kind": "ConfigMap",
             "metadata": {"name": "many", "namespace": "shop", "uid": "u-1", "resourceVersion": "7", "labels": labels},
             "data": {"text": "x".repeat(text)},
         });
-        object.to_string().into_bytes()
+        object.to_string().into_bytes().into()
     }
 
     #[test]

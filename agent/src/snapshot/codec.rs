@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use zstd::zstd_safe::{CCtx, CDict, DCtx, DDict, train_from_buffer};
 
+use crate::object::{Body, Lengths};
+
 /// Higher levels gain little on bodies of a few KB and cost several times the time.
 const LEVEL: i32 = 1;
 
@@ -26,12 +28,14 @@ static NEXT_GENERATION: AtomicU64 = AtomicU64::new(1);
 ///
 /// One allocation, and two words in a row: the length of the body comes first, as a `u32` in little endian, because frames
 /// beyond a few MB are refused long before. Its highest bit is set where the rest is the body as it is, because compressing
-/// gained nothing.
+/// gained nothing. Then come the lengths of the body's members, after a byte that says how much they take.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Packed(Box<[u8]>);
 
 /// Bytes of the length.
 const HEAD: usize = 4;
+/// Most bytes of the members' lengths.
+const MOST_LENGTHS: usize = u8::MAX as usize;
 /// Set in the length of a body that is kept as it is.
 const PLAIN: u32 = 1 << 31;
 
@@ -54,16 +58,21 @@ impl Packed {
         self.len() == 0
     }
 
-    fn new(head: u32, rest: &[u8]) -> Self {
-        Self([&head.to_le_bytes(), rest].concat().into())
+    fn new(head: u32, lengths: &Lengths, rest: &[u8]) -> Self {
+        // An object of so many members is read the slow way.
+        let lengths = Some(lengths.as_bytes()).filter(|lengths| lengths.len() <= MOST_LENGTHS).unwrap_or_default();
+        Self([&head.to_le_bytes(), [lengths.len() as u8].as_slice(), lengths, rest].concat().into())
     }
 
     fn head(&self) -> u32 {
         self.0.first_chunk::<HEAD>().map_or(0, |head| u32::from_le_bytes(*head))
     }
 
-    fn rest(&self) -> &[u8] {
-        self.0.get(HEAD..).unwrap_or_default()
+    /// The lengths, and what follows them.
+    fn rest(&self) -> Option<(Lengths, &[u8])> {
+        let (length, rest) = self.0.get(HEAD..)?.split_first()?;
+        let (lengths, rest) = rest.split_at_checked((*length).into())?;
+        Some((Lengths::from_bytes(lengths), rest))
     }
 }
 
@@ -121,7 +130,7 @@ impl Codec {
 
     /// Compresses a body.
     #[must_use]
-    pub fn pack(&self, body: &[u8]) -> Packed {
+    pub fn pack(&self, body: &Body) -> Packed {
         let length = u32::try_from(body.len()).unwrap_or(u32::MAX) & !PLAIN;
         let mut out = Vec::with_capacity(zstd::zstd_safe::compress_bound(body.len()));
         let written = COMPRESS.with_borrow_mut(|context| match &self.dictionary {
@@ -129,24 +138,25 @@ impl Codec {
             None => context.compress(&mut out, body, LEVEL),
         });
         match written {
-            Ok(_) if out.len() < body.len() => Packed::new(length, &out),
-            _ => Packed::new(length | PLAIN, body),
+            Ok(_) if out.len() < body.len() => Packed::new(length, body.lengths(), &out),
+            _ => Packed::new(length | PLAIN, body.lengths(), body),
         }
     }
 
     /// The body; `None` if `packed` is not of this codec.
     #[must_use]
-    pub fn unpack(&self, packed: &Packed) -> Option<Vec<u8>> {
+    pub fn unpack(&self, packed: &Packed) -> Option<Body> {
+        let (lengths, rest) = packed.rest()?;
         if packed.head() & PLAIN != 0 {
-            return Some(packed.rest().to_vec());
+            return Some(Body::new(rest.to_vec(), lengths));
         }
         let mut body = Vec::with_capacity(packed.len());
         DECOMPRESS
             .with_borrow_mut(|context| match &self.dictionary {
-                Some(own) => context.decompress_using_ddict(&mut body, packed.rest(), &own.decompress),
-                None => context.decompress(&mut body, packed.rest()),
+                Some(own) => context.decompress_using_ddict(&mut body, rest, &own.decompress),
+                None => context.decompress(&mut body, rest),
             })
             .ok()?;
-        Some(body)
+        Some(Body::new(body, lengths))
     }
 }

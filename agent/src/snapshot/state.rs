@@ -146,7 +146,7 @@ impl State {
         self.trained = true;
         let packed = self.rows.iter().filter_map(|row| row.body.as_ref());
         let bodies: Vec<_> = packed.filter_map(|body| self.codec.unpack(body)).collect();
-        let Some(codec) = Codec::train(bodies.iter().map(Vec::as_slice)) else { return };
+        let Some(codec) = Codec::train(bodies.iter().map(|body| &**body)) else { return };
         let before = std::mem::replace(&mut self.codec, Arc::new(codec));
         self.packed_bytes = 0;
         for packed in self.rows.iter_mut().filter_map(|row| row.body.as_mut()) {

@@ -11,7 +11,7 @@ use super::restore::{Restored, Stored};
 use super::rows::Row;
 use super::scan::Scan;
 use super::state::State;
-use crate::object::{ObjectName, Prepared, ResourceVersion, Uid};
+use crate::object::{Body, ObjectName, Prepared, ResourceVersion, Uid};
 
 /// What consumers know of an object.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -90,7 +90,7 @@ pub struct Object {
     /// Sequence of the last message about it in the stream; 0 where there is none.
     pub sequence: u64,
     /// See [`Prepared::body`]; `None` where the table does not hold it.
-    pub body: Option<Vec<u8>>,
+    pub body: Option<Body>,
 }
 
 /// Size of a table.

@@ -21,7 +21,7 @@ pub(super) fn write(
     let strings = |columns: &mut Members<'_>, names: &[&str]| {
         for name in names {
             let value = present(name).and_then(text::decode).unwrap_or_default();
-            columns.string_unless_empty(name, &value);
+            columns.decoded_unless_empty(name, &value);
         }
     };
     columns.string("id", "");
@@ -66,7 +66,8 @@ type Pair<'a> = (Cow<'a, str>, Cow<'a, str>);
 fn pairs<'a>(json: Option<&'a str>, what: &'static str) -> Result<Vec<Pair<'a>>, ObjectError> {
     let Some(json) = json.filter(|json| json.starts_with('{')) else { return Ok(Vec::new()) };
     let decoded = |field: Field<'a>| {
-        let value = text::decode(field.value).unwrap_or(field.value.into());
+        // As if it had been decoded: JSON text has quotes.
+        let value = text::decode(field.value).unwrap_or_else(|| Cow::Owned(field.value.to_owned()));
         (text::decode(field.key).unwrap_or_default(), value)
     };
     let mut pairs: Vec<_> = split(json, what)?.into_iter().map(decoded).collect();
@@ -88,8 +89,8 @@ fn write_pairs(name: &str, kind: &str, pairs: &[Pair<'_>], columns: &mut Members
         pair.string("id", "");
         pair.string("unique_id", "");
         pair.string("kind", kind);
-        pair.string_unless_empty("key", key);
-        pair.string_unless_empty("value", value);
+        pair.decoded_unless_empty("key", key);
+        pair.decoded_unless_empty("value", value);
         pair.close();
     }
     out.push(b']');

@@ -2,6 +2,7 @@
 
 use super::{write_identity, write_resource};
 use crate::encode::{Deleted, Detail, EncodeError};
+use crate::object::{Outline, utf8};
 
 const OPEN: &[u8] = br#"{"ObjectType":"","EventType":"","Request":null,"Object":["#;
 const CLOSE: &[u8] = b"]}";
@@ -39,6 +40,7 @@ impl StoreReply {
     /// # Errors
     /// `body` is not the JSON of an object; it is left out, the rest stays good.
     pub fn push(&mut self, body: &[u8]) -> Result<(Pushed, Option<Vec<u8>>), EncodeError> {
+        let object = Outline::parse(utf8(body)?)?;
         let mut resource = Vec::with_capacity(body.len() + body.len() / 4 + 256);
         for (detail, pushed) in [
             (Detail::Full, Pushed::Full),
@@ -46,7 +48,7 @@ impl StoreReply {
             (Detail::Skeleton, Pushed::Skeleton),
         ] {
             resource.clear();
-            write_resource(body, &self.cluster_id, detail, &mut resource)?;
+            write_resource(&object, &self.cluster_id, detail, &mut resource)?;
             if self.fits_alone(&resource) {
                 return Ok((pushed, self.add(&resource)));
             }

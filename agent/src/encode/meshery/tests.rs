@@ -4,11 +4,11 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::encode::kubernetes;
-use crate::object::{TypeContext, prepare};
+use crate::object::{Body, TypeContext, prepare};
 
 const CLUSTER: &str = "cccccccc-0000-0000-0000-000000000001";
 
-fn body(api_version: &str, kind: &str, raw: &str) -> Vec<u8> {
+fn body(api_version: &str, kind: &str, raw: &str) -> Body {
     let context = TypeContext {
         api_version: api_version.to_owned(),
         kind: kind.to_owned(),
@@ -25,7 +25,7 @@ fn lines(message: &[u8]) -> String {
     std::str::from_utf8(message).unwrap().replace(",\"", ",\n\"")
 }
 
-fn event(event: EventType, body: &[u8], detail: Detail) -> String {
+fn event(event: EventType, body: &Body, detail: Detail) -> String {
     let mut out = Vec::new();
     encode_event(event, body, CLUSTER, detail, &mut out).unwrap();
     lines(&out)

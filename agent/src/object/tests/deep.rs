@@ -25,11 +25,11 @@ fn an_object_of_any_depth_is_prepared_and_encoded() {
             assert!(body(&raw, &pod_context()) == expected, "{depth}");
             let frame = format!(r#"{{"type":"ADDED","object":{raw}}}"#);
             let event = WatchEvent::parse(frame.as_bytes()).unwrap();
-            assert!(event.prepare(&pod_context()).unwrap().body == expected.as_bytes(), "{depth}");
+            assert!(event.prepare(&pod_context()).unwrap().body[..] == *expected.as_bytes(), "{depth}");
         }
         let mut out = Vec::new();
         kubernetes::encode_event(EventType::Added, expected.as_bytes(), Detail::Full, &mut out).unwrap();
-        meshery::encode_event(EventType::Added, expected.as_bytes(), "c", Detail::Full, &mut out).unwrap();
+        meshery::encode_event(EventType::Added, &expected.into_bytes().into(), "c", Detail::Full, &mut out).unwrap();
         assert!(String::from_utf8(out).unwrap().matches(&spec).count() >= 3, "{depth}");
     }
 }

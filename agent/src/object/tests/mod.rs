@@ -18,7 +18,11 @@ fn pod_context() -> TypeContext {
 }
 
 fn body(raw: &str, context: &TypeContext) -> String {
-    String::from_utf8(prepare(raw.as_bytes(), context).unwrap().body).unwrap()
+    text_of(&prepare(raw.as_bytes(), context).unwrap().body).to_owned()
+}
+
+fn text_of(body: &Body) -> &str {
+    std::str::from_utf8(body).unwrap()
 }
 
 const POD: &str = r#"{"metadata":{"name":"web-0","generateName":"web-","namespace":"shop","uid":"11111111-2222-3333-4444-555555555555","resourceVersion":"4711","labels":{"app":"web"},"annotations":{"note":"a, b","kubectl.kubernetes.io/last-applied-configuration":"{\"copy\":1}"},"managedFields":[{"manager":"kubectl"}]},"spec":{"replicas":18446744073709551616,"ratio":1.50e1},"status":null}"#;
@@ -31,7 +35,7 @@ fn a_pod_from_a_list_is_identified_and_stripped_in_place() {
     assert_eq!(pod.resource_version, ResourceVersion::Number(4711));
     assert!(!pod.deleting);
     assert_eq!(
-        String::from_utf8(pod.body).unwrap(),
+        text_of(&pod.body),
         r#"{"apiVersion":"v1","kind":"Pod","metadata":{"name":"web-0","generateName":"web-","namespace":"shop","uid":"11111111-2222-3333-4444-555555555555","resourceVersion":"4711","labels":{"app":"web"},"annotations":{"note":"a, b"}},"spec":{"replicas":18446744073709551616,"ratio":1.50e1},"status":null}"#
     );
 }

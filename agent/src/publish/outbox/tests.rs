@@ -393,7 +393,7 @@ impl World {
                     return;
                 };
                 self.ever_sent.insert(item.name.name().to_owned());
-                let body = String::from_utf8(object.body.unwrap()).unwrap();
+                let body = String::from_utf8(object.body.unwrap().into_json()).unwrap();
                 Some((item.action.event_type(object.told).as_str().to_owned(), body))
             }
         };
@@ -443,7 +443,7 @@ proptest! {
             .cluster
             .iter()
             .map(|(name, (uid, version))| {
-                (name.clone(), String::from_utf8(object(name, uid, *version, &version.to_string()).body).unwrap())
+                (name.clone(), String::from_utf8(object(name, uid, *version, &version.to_string()).body.into_json()).unwrap())
             })
             .collect();
         prop_assert_eq!(world.consumer, truth);

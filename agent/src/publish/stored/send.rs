@@ -8,7 +8,7 @@ use super::fetch::Fetched;
 use super::flight::{Impossible, Sent, SentObject};
 use super::{FETCH_AGAIN, Session};
 use crate::encode::{Detail, EventType};
-use crate::object::{ResourceVersion, Uid};
+use crate::object::{Body, ResourceVersion, Uid};
 use crate::publish::message::Encoded;
 use crate::publish::outbox::{Action, Item};
 use crate::publish::parts::TOO_LARGE;
@@ -112,7 +112,7 @@ impl Session<'_> {
     }
 
     /// Tells core subscribers of an object that the stream has no place for.
-    async fn send_unstored_state(&mut self, item: Item, event: EventType, body: &[u8], reason: &str) {
+    async fn send_unstored_state(&mut self, item: Item, event: EventType, body: &Body, reason: &str) {
         let limit = self.parts.broker.client.max_payload();
         match self.encoding.encode(event, body, Detail::Full, limit) {
             Ok(Some(encoded)) => self.send_unstored(item, encoded.payload, reason).await,
