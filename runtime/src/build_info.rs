@@ -1,13 +1,13 @@
-//! What is running: shown by `--version`, in the first log line, in metrics and in status.
+//! Identifies the running build in `--version`, in the first log line, in metrics and in status.
 
-/// Facts about a binary, fixed when it was built.
+/// Facts about a binary, fixed at build time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BuildInfo {
     /// Name of the binary, e.g. `meshsync-agent`. Also the first half of the User-Agent.
     pub name: &'static str,
     /// Version of the release.
     pub version: &'static str,
-    /// Source revision, where the build was told it through the environment variable `MESHSYNC_REVISION`.
+    /// Source revision, if the environment variable `MESHSYNC_REVISION` was set during the build.
     pub revision: Option<&'static str>,
 }
 
@@ -24,7 +24,7 @@ impl BuildInfo {
         format!("{}/{}", self.name, self.version)
     }
 
-    /// One log line, the first of every process.
+    /// Writes the first log line of the process.
     pub fn log(&self) {
         let revision = self.revision.unwrap_or("unknown");
         tracing::info!(

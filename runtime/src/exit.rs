@@ -1,9 +1,9 @@
-//! How a process ends: exit code, one line on stderr, one line for the kubelet.
+//! How a process ends: an exit code, a line on stderr, and a line for the kubelet.
 //!
 //! | code | meaning |
 //! |---|---|
-//! | 0 | done, or stopped by a signal or timer in good order |
-//! | 1 | an error, told on stderr and in the termination message |
+//! | 0 | success, or an orderly stop by a signal or timer |
+//! | 1 | an error, written to stderr and to the termination message |
 //! | 2 | the arguments are wrong (clap's own code) |
 //! | 130, 143 | stopped at once by a second signal |
 
@@ -30,12 +30,12 @@ pub fn report(outcome: Result<(), impl Into<Box<dyn Error + Send + Sync>>>) -> E
     ExitCode::FAILURE
 }
 
-/// An error and its causes as one line: `anyhow`'s `{:#}` would say a cause twice that a message already quotes.
+/// An error and its causes in one line. `anyhow`'s `{:#}` would repeat a cause that a message already quotes.
 fn one_line(error: &(dyn Error + 'static)) -> String {
     chain(error).split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// Writes one line to `path` if the file exists: only the kubelet makes it.
+/// Writes a line to `path` if the file exists; only the kubelet creates it.
 pub fn termination_log(path: &Path, line: &str) {
     if !path.exists() {
         return;
@@ -63,14 +63,14 @@ mod tests {
     }
 
     #[test]
-    fn causes_are_told_once_and_on_one_line() {
+    fn error_shows_each_cause_once_on_one_line() {
         let cause = Box::new(Failure::Quotes { source: std::io::Error::other("address\n  in use") });
         let line = one_line(&Failure::Wraps { cause });
         assert_eq!(line, "the agent stops: cannot listen on 127.0.0.1:1: address in use; choose another address");
     }
 
     #[test]
-    fn a_long_line_is_cut_at_a_character_and_only_an_existing_file_is_written() {
+    fn termination_message_is_cut_between_characters_and_creates_no_file() {
         let dir = std::env::temp_dir().join(format!("meshsync-exit-{}", std::process::id()));
         std::fs::create_dir_all(&dir).unwrap();
         let path = dir.join("termination-log");

@@ -1,4 +1,4 @@
-//! What both binaries share: arguments, telemetry, probes, readiness gates, shutdown, discovery.
+//! Code that both binaries share: arguments, telemetry, probes, readiness gates, shutdown, discovery.
 
 pub mod build_info;
 pub mod client;

@@ -1,4 +1,4 @@
-//! Metrics that every process has: what it is, and what it uses, as the kernel counts it.
+//! Metrics of every process: its build, and its resource use according to the kernel.
 
 use std::fmt;
 
@@ -11,13 +11,13 @@ use prometheus_client::registry::Registry;
 
 use crate::build_info::BuildInfo;
 
-/// Ticks a second of the times in `/proc/PID/stat`: `sysconf(_SC_CLK_TCK)`, 100 on every Linux of today.
+/// Ticks per second of the times in `/proc/PID/stat`: `sysconf(_SC_CLK_TCK)`, which is 100 on every current Linux.
 const TICKS: f64 = 100.0;
 
 /// Registers `meshsync_build_info` and the `process_*` metrics of the Prometheus client guidelines.
 pub fn register(registry: &mut Registry, build: &BuildInfo) {
     let labels = vec![("version", build.version), ("revision", build.revision.unwrap_or("unknown"))];
-    registry.register("meshsync_build", "What is running", Info::new(labels));
+    registry.register("meshsync_build", "Version and source revision of the running build", Info::new(labels));
     registry.register_collector(Box::new(ProcessCollector));
 }
 
@@ -35,7 +35,7 @@ pub struct ProcessUsage {
 }
 
 impl ProcessUsage {
-    /// Reads `/proc/self`; `None` where there is none, as on macOS.
+    /// Reads `/proc/self`; `None` if it does not exist, as on macOS.
     #[must_use]
     pub fn now() -> Option<Self> {
         let status = std::fs::read_to_string("/proc/self/status").ok()?;
@@ -49,7 +49,8 @@ impl ProcessUsage {
             let line = status.lines().find_map(|line| line.strip_prefix(name))?;
             line.split_whitespace().next()?.parse().ok()
         };
-        // The command name may hold spaces and parentheses: count from the last one. Field 14 is utime, 15 stime.
+        // The command name may contain spaces and parentheses, so fields are counted from the last parenthesis. Field
+        // 14 is utime, 15 stime.
         let (_, after_name) = stat.rsplit_once(')')?;
         let mut times = after_name.split_whitespace().skip(11).map(str::parse::<f64>);
         let ticks = times.next()?.ok()? + times.next()?.ok()?;
@@ -96,7 +97,7 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn the_text_form_names_version_and_process() {
+    fn metrics_text_has_the_version_and_the_process_metrics() {
         let mut registry = Registry::default();
         register(&mut registry, &BuildInfo { name: "x", version: "1.2.3", revision: None });
         let mut text = String::new();

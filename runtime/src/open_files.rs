@@ -1,26 +1,26 @@
-//! How many files and connections the process may have open.
+//! The limit of open files and connections.
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-/// Fewer than this are few for a process that speaks to a whole cluster: where nothing shares a connection, each type takes one.
+/// A lower limit is low for a process that watches a whole cluster: without shared connections, each type needs one.
 const ENOUGH: u64 = 4096;
 
-/// Raises the soft limit of open files to the hard one. Many systems give 1,024, which is for programs that cannot count
-/// further; when it is used up, probes and metrics time out as well.
+/// Raises the soft limit of open files to the hard limit. Many systems default to 1,024, for the sake of programs that
+/// use `select`. At the limit, probes and metrics time out as well.
 pub fn raise_limit() {
     match raise(Resource::RLIMIT_NOFILE) {
         Ok(limit) if limit < ENOUGH => {
             tracing::warn!(
                 limit,
-                "few files may be open at a time: raise the hard limit (ulimit -Hn) on a cluster of many types"
+                "the limit of open files is low: raise the hard limit (ulimit -Hn) for a cluster with many types"
             );
         }
-        Ok(limit) => tracing::debug!(limit, "so many files may be open at a time"),
+        Ok(limit) => tracing::debug!(limit, "raised the limit of open files"),
         Err(error) => tracing::warn!(%error, "cannot raise the limit of open files"),
     }
 }
 
-/// Gives what the limit is then.
+/// Raises the limit and returns it.
 fn raise(resource: Resource) -> nix::Result<u64> {
     let (soft, hard) = getrlimit(resource)?;
     if soft < hard {
@@ -34,7 +34,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_soft_limit_becomes_the_hard_one() {
+    fn soft_limit_is_raised_to_the_hard_limit() {
         let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
         setrlimit(Resource::RLIMIT_NOFILE, hard.min(1024), hard).unwrap();
         assert_eq!(raise(Resource::RLIMIT_NOFILE), Ok(hard));

@@ -1,4 +1,4 @@
-//! The listeners of a process: probes and metrics for the cluster, and whatever else a binary serves.
+//! Listeners of a process: for probes and metrics, and for whatever else a binary serves.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -22,41 +22,41 @@ use crate::shutdown::Shutdown;
 /// Content type of the OpenMetrics text format, version 1.0.0.
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// Time for requests under way once shutdown was asked for.
+/// Time for open requests to finish after shutdown began.
 const LINGER: Duration = Duration::from_secs(2);
 
-/// A listener that could not be opened or that failed.
+/// A listener could not be opened, or failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
-    /// The address cannot be listened on.
-    #[error("cannot listen on {address} for {purpose}: {source}; is another process there? Choose another address")]
+    /// The process cannot listen on the address.
+    #[error("cannot listen on {address} for {purpose}: {source}; if another process uses it, choose another address")]
     Bind {
         /// The address.
         address: SocketAddr,
-        /// What it is for.
+        /// Purpose of the listener.
         purpose: &'static str,
-        /// The operating system's answer.
+        /// The operating system's error.
         source: io::Error,
     },
-    /// The listener broke.
+    /// The listener failed later.
     #[error("the listener for {purpose} failed: {source}")]
     Serve {
-        /// What it is for.
+        /// Purpose of the listener.
         purpose: &'static str,
-        /// The operating system's answer.
+        /// The operating system's error.
         source: io::Error,
     },
 }
 
-/// Connections that wait to be accepted.
+/// Most connections that wait to be accepted.
 const BACKLOG: u32 = 1024;
 
-/// The usual address of probes: all of this machine, of both families. A kubelet asks at the pod's first address, which on
-/// some clusters is of one family and on some of the other.
+/// Default address of probes: all addresses of both families. A kubelet uses the pod's first address, whose family
+/// depends on the cluster.
 pub const PROBES_EVERYWHERE: SocketAddr = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 11000);
 
-/// Opens `address`, so that a conflict is found before anything else starts. `[::]` serves IPv4 as well, and only that where
-/// IPv6 is off.
+/// Opens `address`, so that a conflict is found before anything else starts. `[::]` also serves IPv4, and serves only
+/// IPv4 if IPv6 is off.
 ///
 /// # Errors
 /// [`ListenError::Bind`], which names the address.
@@ -74,19 +74,19 @@ pub async fn bind(address: SocketAddr, purpose: &'static str) -> Result<TcpListe
 fn both_families(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = TcpSocket::new_v6()?;
     socket.set_reuseaddr(true)?;
-    // The system's default may be otherwise.
+    // The system's default may differ.
     setsockopt(&socket, Ipv6V6Only, &false)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)
 }
 
-/// Whether there is no IPv6 here: none in the kernel, or no address.
+/// Whether the error means that this machine has no IPv6: no support in the kernel, or no address.
 fn is_off(error: &io::Error) -> bool {
     let code = error.raw_os_error().map(Errno::from_raw);
     matches!(code, Some(Errno::EAFNOSUPPORT | Errno::EADDRNOTAVAIL | Errno::EPROTONOSUPPORT))
 }
 
-/// Serves `router` until shutdown; requests under way have two seconds to finish.
+/// Serves `router` until shutdown; open requests then have two seconds to finish.
 ///
 /// # Errors
 /// [`ListenError::Serve`].
@@ -100,7 +100,7 @@ pub async fn serve(
     let server = axum::serve(listener, router).with_graceful_shutdown(token.cancelled_owned());
     tokio::select! {
         ended = server.into_future() => ended.map_err(|source| ListenError::Serve { purpose, source }),
-        // Anyone can open a connection here and go silent: an orderly end must not wait for that.
+        // Anyone can open a connection here and stay silent, which must not delay an orderly end.
         () = async { shutdown.requested().await; tokio::time::sleep(LINGER).await } => Ok(()),
     }
 }
@@ -113,7 +113,7 @@ struct Probes {
 
 /// `/healthz`, `/readyz` and `/metrics`.
 ///
-/// * `/healthz`: 200 while the process runs: a stuck agent is a matter of readiness, not of restarting it.
+/// * `/healthz`: 200 while the process runs: a stuck agent is not ready, but a restart would not help.
 /// * `/readyz`: 200 when every gate is open, else 503; the body is [`crate::readiness::Report`] as JSON.
 /// * `/metrics`: OpenMetrics text.
 pub fn router(readiness: Readiness, registry: Arc<Registry>) -> Router {
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_client_that_never_finishes_does_not_hold_up_the_end() {
+    async fn client_that_never_finishes_does_not_delay_the_shutdown() {
         let listener = bind("127.0.0.1:0".parse().unwrap(), "probes").await.unwrap();
         let address = listener.local_addr().unwrap();
         let shutdown = Shutdown::new();
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_address_in_use_is_named() {
+    async fn error_names_an_address_in_use() {
         let first = bind("127.0.0.1:0".parse().unwrap(), "probes").await.unwrap();
         let address = first.local_addr().unwrap();
         let error = bind(address, "probes").await.unwrap_err().to_string();
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_usual_address_is_reached_by_both_families() {
+    async fn default_address_is_reachable_over_ipv4_and_ipv6() {
         let listener = bind(SocketAddr::new(PROBES_EVERYWHERE.ip(), 0), "test").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let mut reached = vec![tokio::net::TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.unwrap()];
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn a_machine_without_ipv6_is_told_from_one_that_is_in_use() {
+    fn missing_ipv6_is_distinguished_from_an_address_in_use() {
         assert!(is_off(&Errno::EAFNOSUPPORT.into()) && is_off(&Errno::EADDRNOTAVAIL.into()));
         assert!(!is_off(&Errno::EADDRINUSE.into()) && !is_off(&Errno::EACCES.into()));
     }

@@ -1,4 +1,5 @@
-//! Readiness as a set of named gates: the process is ready when every gate is open, and says which are not and why.
+//! Readiness as a set of named gates: the process is ready when every gate is open, and its report says which are
+//! closed and why.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,7 +10,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use tokio::time::Instant;
 
-/// Tells apart gates of one name.
+/// Distinguishes gates of the same name.
 static NEXT_ID: AtomicU64 = AtomicU64::new(0);
 
 /// All gates of a process. Clones share them.
@@ -22,12 +23,12 @@ pub struct Readiness {
 struct State {
     /// The gate that owns this entry.
     id: u64,
-    /// Why it is closed; open if none.
+    /// Why it is closed; `None` if it is open.
     closed: Option<String>,
-    /// What is to be known of one that is open all the same.
+    /// A remark about an open gate.
     note: Option<String>,
     since: Timestamp,
-    /// From when on it does not hold up readiness although it is closed.
+    /// When it stops delaying readiness although it is closed.
     waived_from: Option<Instant>,
 }
 
@@ -37,7 +38,7 @@ impl State {
     }
 }
 
-/// One gate. It goes away when it is dropped.
+/// A gate. Dropping it removes it.
 #[derive(Debug)]
 pub struct Gate {
     id: u64,
@@ -45,7 +46,7 @@ pub struct Gate {
     readiness: Readiness,
 }
 
-/// All gates at one moment, as `/readyz` shows them.
+/// All gates at a moment, as `/readyz` shows them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Report {
     /// Whether every gate is open or waived.
@@ -54,17 +55,17 @@ pub struct Report {
     pub gates: Vec<GateReport>,
 }
 
-/// One gate at one moment.
+/// A gate at a moment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct GateReport {
     /// Its name.
     pub name: String,
     /// Whether it is open.
     pub ready: bool,
-    /// Whether it does not hold up readiness although it is closed.
+    /// Whether it is closed without delaying readiness.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub waived: bool,
-    /// Why it is closed, or what is wrong although it is open.
+    /// Why it is closed, or a remark about an open gate.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// Since when it is open or closed.
@@ -72,14 +73,14 @@ pub struct GateReport {
 }
 
 impl Readiness {
-    /// Adds a gate, closed for `reason`. A second gate of the same name takes the place of the first, which then has no
-    /// effect any more: neither setting nor dropping it touches its successor.
+    /// Adds a gate that is closed for `reason`. A second gate of the same name replaces the first: setting or dropping
+    /// the first then has no effect.
     #[must_use]
     pub fn gate(&self, name: impl Into<String>, reason: impl Into<String>) -> Gate {
         self.insert(name.into(), reason.into(), None)
     }
 
-    /// As [`Readiness::gate`], waived from the beginning: it only tells.
+    /// Like [`Readiness::gate`], but waived from the beginning: it only informs.
     #[must_use]
     pub fn gate_waived(&self, name: impl Into<String>, reason: impl Into<String>) -> Gate {
         self.insert(name.into(), reason.into(), Some(Instant::now()))
@@ -116,29 +117,29 @@ impl Readiness {
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, State>> {
-        // Nothing under the lock can leave the map half changed.
+        // No code under the lock can leave the map half changed.
         self.gates.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Gate {
-    /// The condition holds.
+    /// Opens the gate.
     pub fn open(&self) {
         self.set(None, None);
     }
 
-    /// The condition holds, but something is wrong that people should see: it does not make the process less ready.
+    /// Opens the gate with a remark that people should see. The process stays ready.
     pub fn open_with(&self, note: impl Into<String>) {
         self.set(None, Some(note.into()));
     }
 
-    /// The condition does not hold, and why.
+    /// Closes the gate for `reason`.
     pub fn close(&self, reason: impl Into<String>) {
         self.set(Some(reason.into()), None);
     }
 
-    /// Lets the process be ready in `time` although the condition will not hold: the gate then only tells. Without effect where
-    /// it is waived earlier.
+    /// Waives the gate after `time`: from then on it informs without delaying readiness. Has no effect if the gate is
+    /// waived earlier.
     pub fn waive_after(&self, time: Duration) {
         let from = Instant::now() + time;
         if let Some(state) = self.readiness.lock().get_mut(&self.name).filter(|state| state.id == self.id) {
@@ -159,7 +160,8 @@ impl Gate {
 impl Drop for Gate {
     fn drop(&mut self) {
         let mut gates = self.readiness.lock();
-        // `gate = readiness.gate(..)` drops the old one after the new one was made: the process would pass for ready.
+        // `gate = readiness.gate(..)` drops the old gate after creating the new one: removing by name would make the
+        // process ready.
         if gates.get(&self.name).is_some_and(|state| state.id == self.id) {
             gates.remove(&self.name);
         }
@@ -171,7 +173,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ready_means_every_gate_is_open() {
+    fn process_is_ready_when_every_gate_is_open() {
         let readiness = Readiness::default();
         assert!(readiness.is_ready());
         let pods = readiness.gate("pods", "first list not complete");
@@ -189,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn a_gate_that_was_replaced_does_not_take_its_successor_away() {
+    fn replaced_gate_does_not_remove_its_successor() {
         let readiness = Readiness::default();
         let first = readiness.gate("type/pods", "first loop");
         let second = readiness.gate("type/pods", "second loop");
@@ -204,7 +206,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_waived_gate_tells_and_does_not_hold_up() {
+    async fn waived_gate_informs_without_delaying_readiness() {
         let readiness = Readiness::default();
         let gate = readiness.gate("type/pods", "no webhook");
         gate.waive_after(Duration::from_secs(30));
@@ -223,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_with_an_open_gate_is_shown_and_makes_nothing_less_ready() {
+    fn remark_about_an_open_gate_is_shown_and_keeps_the_process_ready() {
         let readiness = Readiness::default();
         let gate = readiness.gate("discovery", "not asked yet");
         gate.open_with("no answer since noon");
@@ -235,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn since_moves_only_when_the_gate_does() {
+    fn since_changes_only_when_the_gate_opens_or_closes() {
         let readiness = Readiness::default();
         let gate = readiness.gate("g", "one");
         let since = readiness.report().gates[0].since;

@@ -1,22 +1,23 @@
-//! How a process is asked to stop: the first signal politely, the second at once.
+//! Stops a process: in order at the first signal, at once at the second.
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// Hands out one token that is cancelled when the process is to stop.
+/// Provides a token that is cancelled when the process must stop.
 #[derive(Clone, Debug, Default)]
 pub struct Shutdown {
     token: CancellationToken,
 }
 
 impl Shutdown {
-    /// A shutdown that nothing but [`Shutdown::begin`] sets off.
+    /// Creates a shutdown that only [`Shutdown::begin`] triggers.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Set off by SIGTERM or SIGINT. A second signal ends the process at once, with 128 plus the signal's number.
+    /// Creates a shutdown that SIGTERM or SIGINT triggers. A second signal ends the process at once, with 128 plus the
+    /// signal's number.
     ///
     /// # Errors
     /// When the operating system refuses a signal handler.
@@ -26,8 +27,8 @@ impl Shutdown {
         let mut interrupt = signal(SignalKind::interrupt())?;
         let token = shutdown.token.clone();
         tokio::spawn(async move {
-            // Counted apart from the token: a process that already drains for another reason gets its first signal as a
-            // first one.
+            // Counted separately from the token: the first signal is still the first if the process already drains for
+            // another reason.
             let mut asked = false;
             loop {
                 let kind = tokio::select! {
@@ -35,7 +36,7 @@ impl Shutdown {
                     _ = interrupt.recv() => SignalKind::interrupt(),
                 };
                 if asked {
-                    tracing::warn!("second signal: exit at once");
+                    tracing::warn!("second signal: exiting at once");
                     std::process::exit(128 + kind.as_raw_value());
                 }
                 tracing::info!("signal received: shutting down; a second one exits at once");
@@ -46,32 +47,32 @@ impl Shutdown {
         Ok(shutdown)
     }
 
-    /// Asks the process to stop.
+    /// Begins the shutdown.
     pub fn begin(&self) {
         self.token.cancel();
     }
 
-    /// Whether it was asked to.
+    /// Whether the shutdown has begun.
     #[must_use]
     pub fn has_begun(&self) -> bool {
         self.token.is_cancelled()
     }
 
-    /// Completes when it is asked to.
+    /// Completes when the shutdown begins.
     pub async fn requested(&self) {
         self.token.cancelled().await;
     }
 
-    /// Does `work`, which is never to end by itself, until it is asked to.
+    /// Runs `work`, which must not end by itself, until the shutdown begins.
     ///
     /// # Errors
-    /// When `work` ended although nobody asked. Once somebody has, work may end as well, because what it listened to went
-    /// away first: that is no error.
+    /// If `work` ended before the shutdown began. Once it has begun, `work` may also end because its source ended
+    /// first, which is no error.
     pub async fn interrupts(self, work: impl Future<Output = ()>) -> Result<(), String> {
         tokio::select! {
             biased;
             () = self.requested() => Ok(()),
-            () = work => Err("ended unasked".to_owned()),
+            () = work => Err("ended without being asked to".to_owned()),
         }
     }
 
@@ -110,24 +111,28 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn work_that_ends_because_of_a_shutdown_did_not_end_unasked() {
+    async fn work_that_ends_during_a_shutdown_is_no_error() {
         let shutdown = Shutdown::new();
         assert!(shutdown.clone().interrupts(async {}).await.is_err());
         shutdown.begin();
-        // As often as it takes for a choice by chance to fail.
+        // Often enough for a random choice to fail.
         for _ in 0..100 {
             assert_eq!(shutdown.clone().interrupts(async {}).await, Ok(()));
         }
     }
 
     #[tokio::test]
-    async fn the_first_signal_asks_and_the_second_ends_at_once() {
+    async fn first_signal_begins_the_shutdown_and_second_exits_at_once() {
         if std::env::var_os(CHILD).is_some() {
             child().await;
         }
         for (signal, code) in [("TERM", 143), ("INT", 130)] {
             let mut child = Command::new(std::env::current_exe().unwrap())
-                .args(["--exact", "shutdown::tests::the_first_signal_asks_and_the_second_ends_at_once", "--nocapture"])
+                .args([
+                    "--exact",
+                    "shutdown::tests::first_signal_begins_the_shutdown_and_second_exits_at_once",
+                    "--nocapture",
+                ])
                 .env(CHILD, "1")
                 .stdout(Stdio::piped())
                 .spawn()

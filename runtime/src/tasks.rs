@@ -1,6 +1,6 @@
-//! Supervised tasks: one that ends unasked ends the process, by name.
+//! Supervised tasks: a task that ends without being asked to ends the process, and the error names it.
 //!
-//! A task that dies silently is the worst failure of a long-running agent: everything looks alive and nothing moves.
+//! A task that dies silently is the worst failure of a long-running agent: everything looks healthy and nothing moves.
 
 use std::collections::HashMap;
 use std::fmt::Display;
@@ -18,7 +18,7 @@ pub struct Supervisor {
     names: HashMap<Id, &'static str>,
 }
 
-/// A task that ended although nobody asked it to, or that did not end when asked.
+/// A task that ended without being asked to, or did not end when asked.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TaskError {
     /// It returned an error.
@@ -29,21 +29,21 @@ pub enum TaskError {
         /// Its error, with causes.
         message: String,
     },
-    /// It returned although the process goes on.
-    #[error("task `{0}` ended unasked; this is a bug")]
+    /// It returned although the process continues.
+    #[error("task `{0}` ended without being asked to; this is a bug")]
     Ended(&'static str),
     /// It panicked.
     #[error("task `{name}` panicked: {message}; this is a bug")]
     Panicked {
         /// Name of the task.
         name: &'static str,
-        /// What it panicked with.
+        /// Message of the panic.
         message: String,
     },
-    /// It was still running when the time for shutting down was over.
+    /// It was still running when the time for the shutdown was over.
     #[error("still running {after:?} after shutdown began: {names}")]
     Late {
-        /// How long was waited.
+        /// Time since the shutdown began.
         after: Duration,
         /// The tasks.
         names: String,
@@ -67,10 +67,10 @@ impl Supervisor {
         self.names.insert(handle.id(), name);
     }
 
-    /// Runs until shutdown is asked for or a task ends unasked; then gives the other tasks `grace` to end.
+    /// Runs until the shutdown begins or a task ends without being asked to; the other tasks then have `grace` to end.
     ///
     /// # Errors
-    /// The first [`TaskError`]; tasks that are late are aborted.
+    /// The first [`TaskError`]; tasks that exceed `grace` are aborted.
     pub async fn run(mut self, grace: Duration) -> Result<(), TaskError> {
         let shutdown = self.shutdown.clone();
         let first = tokio::select! {
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn every_way_to_end_unasked_is_reported_by_name_and_stops_the_others() {
+    async fn task_that_ends_without_being_asked_to_is_named_and_stops_the_others() {
         type Task = std::pin::Pin<Box<dyn Future<Output = Result<(), String>> + Send>>;
         let cases: Vec<(Task, TaskError)> = vec![
             (Box::pin(async { Ok(()) }), TaskError::Ended("odd")),
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_orderly_shutdown_is_no_error() {
+    async fn orderly_shutdown_is_no_error() {
         let shutdown = Shutdown::new();
         let mut supervisor = Supervisor::new(shutdown.clone());
         supervisor.spawn("good", well_behaved(&shutdown));
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_task_that_ignores_shutdown_is_named() {
+    async fn error_names_a_task_that_ignores_shutdown() {
         let shutdown = Shutdown::new();
         let mut supervisor = Supervisor::new(shutdown.clone());
         supervisor.spawn("deaf", std::future::pending::<Result<(), String>>());

@@ -5,10 +5,10 @@ use std::io::IsTerminal;
 use clap::{Args, ValueEnum};
 use tracing_subscriber::EnvFilter;
 
-/// How to log.
+/// Arguments of logging.
 #[derive(Args, Clone, Debug)]
 pub struct LogArgs {
-    /// What is logged: a level, or directives such as `info,meshsync_agent::watch=debug`
+    /// What to log: a level, or directives such as `info,meshsync_agent::watch=debug`
     #[arg(long, env = "LOG_LEVEL", default_value = "info", global = true, value_name = "FILTER")]
     log_level: String,
     /// Form of a log line
@@ -22,13 +22,13 @@ pub struct LogArgs {
 /// Form of a log line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
-    /// One line for people.
+    /// A text line for people.
     Text,
-    /// One JSON object a line.
+    /// A JSON object per line.
     Json,
 }
 
-/// A log filter that cannot be read.
+/// A log filter could not be parsed.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "--log-level `{filter}` is not a log filter: {source}; use a level such as `info`, or `info,meshsync_agent=debug`"
@@ -38,14 +38,14 @@ pub struct FilterError {
     source: tracing_subscriber::filter::ParseError,
 }
 
-/// Installs the process-wide subscriber. A second call in one process leaves the first in place.
+/// Installs the process-wide subscriber. A second call in the same process has no effect.
 ///
 /// # Errors
-/// [`FilterError`] when the filter cannot be read.
+/// [`FilterError`] if the filter cannot be parsed.
 pub fn init(args: &LogArgs) -> Result<(), FilterError> {
     let filter = filter(args)?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    // An error means that a subscriber is installed already, by a test for instance.
+    // An error means that a subscriber is already installed, for instance by a test.
     let _ = match args.log_format {
         LogFormat::Text => builder.with_ansi(std::io::stderr().is_terminal()).try_init(),
         LogFormat::Json => builder.json().flatten_event(true).try_init(),
@@ -53,14 +53,14 @@ pub fn init(args: &LogArgs) -> Result<(), FilterError> {
     Ok(())
 }
 
-/// The client libraries log each failed request and each failed attempt to connect, without saying what it was for.
-/// Directives that come later and name them win.
+/// Silences client libraries that log each failed request and connection attempt without its purpose. Later directives
+/// that name them take precedence.
 const CLIENT_SILENT: &str = "kube_client::client::builder=off,async_nats::connector=off,async_nats=warn";
 
 fn filter(args: &LogArgs) -> Result<EnvFilter, FilterError> {
     let wants_debug = !matches!(args.debug.as_str(), "" | "0" | "false");
     let directives = if wants_debug && args.log_level == "info" { "debug" } else { args.log_level.as_str() };
-    // Whoever asked tells what went wrong, with what it was for.
+    // The caller reports the error, with its purpose.
     let all = format!("{CLIENT_SILENT},{directives}");
     EnvFilter::try_new(all).map_err(|source| FilterError { filter: directives.to_owned(), source })
 }
@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn a_filter_that_is_none_is_quoted() {
+    fn error_quotes_an_invalid_filter() {
         let error = filter_of(&["--log-level", "a=b=c"]).unwrap_err();
         assert!(error.contains("`a=b=c`"), "{error}");
     }

@@ -1,9 +1,9 @@
-//! The one TLS provider of the tree.
+//! The only TLS provider of the workspace.
 
-/// Makes ring the process-wide provider of rustls. To be called first in every `main`; calling it again is harmless.
+/// Makes ring the process-wide provider of rustls. Every `main` calls this first; calling it again is harmless.
 ///
-/// ring, because it builds static musl images for amd64 and arm64 with a C compiler alone. `cargo deny` bans the other.
+/// ring builds for static musl images of amd64 and arm64 with only a C compiler. `cargo deny` bans the other provider.
 pub fn install_provider() {
-    // An error means that a provider is installed already, which is what was asked for.
+    // An error means that a provider is already installed, which is the goal.
     let _ = rustls::crypto::ring::default_provider().install_default();
 }

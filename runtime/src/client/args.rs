@@ -1,10 +1,10 @@
-//! The command line's way to name a cluster.
+//! Arguments that select a cluster.
 
 use std::path::PathBuf;
 
 use clap::Args;
 
-/// Which cluster to talk to.
+/// Selects a cluster.
 #[derive(Args, Clone, Debug, Default)]
 pub struct ClientArgs {
     /// Path of a kubeconfig file [default: $KUBECONFIG, then ~/.kube/config, then the pod's own account]

@@ -1,4 +1,4 @@
-//! From an address to an open connection: TCP, the proxy if there is one, TLS, and which protocol the two sides agree on.
+//! Opens connections: TCP, the proxy if there is one, TLS, and the negotiation of the protocol.
 
 use std::time::Duration;
 
@@ -16,15 +16,15 @@ use tower::{BoxError, Service, ServiceExt};
 
 use super::proxy::Proxy;
 
-/// Until a connection is open; a proxy and TLS included.
+/// Limit for opening a connection, including proxy and TLS.
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);
-/// A connection that nothing came over for this long is asked by the kernel whether anybody is there. HTTP/2 has pings of its
-/// own; this finds the dead ones of HTTP/1.1.
+/// Silence after which the kernel probes whether the peer still exists. HTTP/2 sends pings of its own; this finds dead
+/// HTTP/1.1 connections.
 const TCP_KEEPALIVE: Duration = Duration::from_secs(30);
 const TCP_KEEPALIVE_AGAIN: Duration = Duration::from_secs(10);
 const TCP_KEEPALIVE_TIMES: u32 = 3;
 
-/// An open connection of whatever kind.
+/// An open connection of any kind.
 pub(super) trait Stream: Read + Write + Connection + Send + Unpin {}
 impl<T: Read + Write + Connection + Send + Unpin> Stream for T {}
 
@@ -43,14 +43,14 @@ pub(super) type Connector = BoxCloneSyncService<Uri, BoxStream, BoxError>;
 /// The ways to open a connection to one server.
 #[derive(Clone, Debug)]
 pub(super) struct Connectors {
-    /// Whichever protocol the server prefers.
+    /// The protocol that the server prefers.
     pub(super) either: Connector,
-    /// HTTP/1.1, whatever else the server speaks.
+    /// HTTP/1.1, even if the server also speaks HTTP/2.
     pub(super) http1: Connector,
 }
 
 impl Connectors {
-    /// As `config` says, through `proxy`.
+    /// Creates a connector for the server and the credentials in `config`, through `proxy`.
     pub(super) fn new(config: &Config, proxy: Option<&Proxy>) -> Result<Self, kube::Error> {
         let tls = config.rustls_client_config()?;
         let name = config.tls_server_name.as_deref().and_then(|name| ServerName::try_from(name.to_owned()).ok());
@@ -66,7 +66,7 @@ impl Connectors {
                 })
             }
             Some(Proxy::Http { uri, authorization }) => {
-                // TLS to the proxy itself is with the proxy's own name, and without a choice of protocols.
+                // TLS to the proxy itself uses the proxy's name and negotiates no protocol.
                 let to_proxy = Tls { name: None, ..tls.clone() }.builder().enable_http1().wrap_connector(tcp);
                 let tunnel = Tunnel::new(uri.clone(), to_proxy);
                 tls.over(match authorization.clone() {
@@ -91,7 +91,7 @@ fn tcp() -> HttpConnector {
 #[derive(Clone)]
 struct Tls {
     config: ClientConfig,
-    /// What the server's certificate must be for, if it is not the host of the address.
+    /// Name that the server's certificate must have, if it is not the host of the address.
     name: Option<ServerName<'static>>,
 }
 
@@ -118,7 +118,7 @@ impl Tls {
     }
 }
 
-/// `connector` with a limit.
+/// Adds the limit [`CONNECT_WITHIN`] to `connector`.
 fn boxed<C>(connector: HttpsConnector<C>) -> Connector
 where
     C: Service<Uri> + Clone + Send + Sync + 'static,

@@ -1,8 +1,7 @@
 //! The limits of every request to the API server.
 //!
-//! A peer that vanished without a word answers never, and whoever waits for it waits for ever: a poll of discovery that never
-//! ends, a list that holds a place which others wait for, an error whose body does not come. Callers forget limits; a layer
-//! of the client cannot.
+//! A peer that vanished silently never answers. Without limits, a discovery poll would never end, a list would hold its
+//! permit for ever, and the body of an error would never arrive. Callers forget limits; a layer of the client cannot.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -14,27 +13,28 @@ use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep};
 use tower::{BoxError, Layer, Service};
 
-/// How long the API server may take.
+/// Time limits for answers of the API server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// For the head of the answer, where the server has it at hand.
+    /// For the head of an answer that the server has at hand.
     pub head: Duration,
-    /// For the head of an answer that is work: a page of a list, which an API server writes only when the whole page is
-    /// there, and whatever changes something, which may wait for admission webhooks.
+    /// For the head of an answer that needs work: a page of a list, which an API server sends only when the page is
+    /// complete, or a write, which may wait for admission webhooks.
     pub head_of_work: Duration,
     /// For the next part of the body.
     pub silence: Duration,
     /// For the whole answer.
     pub whole: Duration,
-    /// For a word on a connection that is shared by many requests. Then the other side is asked whether it is there, and has
-    /// as long again to say so: or else all of them have failed, and the next one opens another connection.
+    /// Longest silence on a connection that many requests share. After it the client sends a ping. If the server does
+    /// not answer that within the same time, all requests on the connection fail and the next request opens another
+    /// connection.
     pub word: Duration,
 }
 
 impl Default for Limits {
-    /// An API server gives most requests up after a minute (`--request-timeout`) and says why, which is better than not to
-    /// know: so work gets a little more than that. What it has at hand comes within milliseconds from a healthy one, and within
-    /// some 15 s, the longest wait of its queues, from a busy one.
+    /// An API server abandons most requests after a minute (`--request-timeout`) and says why. To receive that reason,
+    /// requests that need work get a little more time. A healthy server sends what it has at hand within milliseconds,
+    /// and a busy server within about 15 s, the longest wait of its queues.
     fn default() -> Self {
         Self {
             head: Duration::from_secs(30),
@@ -46,13 +46,13 @@ impl Default for Limits {
     }
 }
 
-/// The server did not answer in time.
+/// The server did not answer within a limit.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{} did not come from {server} within {} s: {request}", awaited.text(), limit.as_secs_f64())]
+#[error("{} did not arrive from {server} within {} s: {request}", awaited.text(), limit.as_secs_f64())]
 pub struct DeadlineError {
-    /// What was waited for.
+    /// The missing part of the answer.
     pub awaited: Awaited,
-    /// For how long.
+    /// The limit.
     pub limit: Duration,
     /// The API server.
     pub server: Arc<str>,
@@ -81,8 +81,8 @@ impl Awaited {
     }
 }
 
-/// Gives every request limits. A watch and a followed log may be silent, and last, for as long as they like once they have
-/// begun: whoever reads them knows how long is too long.
+/// Applies limits to every request. Once a watch or a followed log has begun, it may be silent, and last, for any time:
+/// only its reader knows how long is too long.
 #[derive(Clone, Debug)]
 pub(super) struct DeadlineLayer {
     limits: Limits,
@@ -90,7 +90,7 @@ pub(super) struct DeadlineLayer {
 }
 
 impl DeadlineLayer {
-    /// For requests to `server`, which is for messages.
+    /// Creates a layer for requests to `server`, whose name appears in errors.
     pub(super) fn new(limits: Limits, server: &str) -> Self {
         Self { limits, server: server.into() }
     }
@@ -141,7 +141,7 @@ where
     }
 }
 
-/// Whether a good answer to a request goes on for as long as it is wanted.
+/// Whether a successful answer to the request has no natural end.
 pub(super) fn lasts(uri: &Uri) -> bool {
     has(uri, |pair| matches!(pair, "watch=true" | "watch=1" | "follow=true"))
 }
@@ -150,7 +150,7 @@ fn has(uri: &Uri, wanted: impl Fn(&str) -> bool) -> bool {
     uri.query().unwrap_or_default().split('&').any(wanted)
 }
 
-/// A request under way.
+/// A request in progress.
 #[derive(Debug)]
 struct Waiting {
     limits: Limits,
@@ -180,7 +180,7 @@ impl Waiting {
 struct Timer {
     waiting: Waiting,
     began: Instant,
-    /// Runs while a part is awaited, not while the last one is in the hands of a reader who takes his time.
+    /// Runs while a part is awaited, not while a slow reader handles the previous part.
     sleep: Option<Pin<Box<Sleep>>>,
     awaiting: bool,
 }
@@ -190,7 +190,7 @@ impl Timer {
         Self { waiting, began, sleep: None, awaiting: false }
     }
 
-    /// Waits for the earlier of both limits.
+    /// Waits for the earlier of the two limits.
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<DeadlineError> {
         let Limits { silence, whole, .. } = self.waiting.limits;
         let end = self.began + whole;
@@ -242,7 +242,8 @@ where
         let Some(timer) = timer else { return frame.map_err(Into::into) };
         if frame.is_ready() {
             timer.awaiting = false;
-            // One byte at a time, always in time, is no answer either.
+            // A server that sends one byte at a time stays within the limit of each part, so that only this limit ends
+            // the answer.
             if timer.began.elapsed() > timer.waiting.limits.whole && matches!(frame, Poll::Ready(Some(Ok(_)))) {
                 return Poll::Ready(Some(Err(timer.waiting.error(Awaited::End, timer.waiting.limits.whole).into())));
             }

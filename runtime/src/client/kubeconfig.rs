@@ -1,4 +1,4 @@
-//! Finds and reads the description of a cluster: what kubectl takes, we take.
+//! Finds and reads a kubeconfig, by the same rules as kubectl.
 
 use std::path::{Path, PathBuf};
 
@@ -10,15 +10,16 @@ use secrecy::{ExposeSecret, SecretString};
 use super::args::ClientArgs;
 use super::error::{ConnectError, chain};
 
-/// A description of a cluster.
+/// How to reach a cluster.
 pub(super) struct Description {
-    /// How to talk to it.
+    /// Address and credentials.
     pub(super) config: Config,
     /// The `proxy-url` of its kubeconfig.
     pub(super) proxy_url: Option<String>,
 }
 
-/// Reads what `args` name, or `$KUBECONFIG`, or `~/.kube/config`, or what a pod is given.
+/// Reads the kubeconfig that `args` name, otherwise `$KUBECONFIG`, otherwise `~/.kube/config`, otherwise the pod's
+/// service account.
 #[allow(clippy::disallowed_methods, reason = "the one place that may")]
 pub(super) async fn describe(args: &ClientArgs) -> Result<Description, ConnectError> {
     let files = Files::of(args);
@@ -51,7 +52,7 @@ pub(super) async fn describe(args: &ClientArgs) -> Result<Description, ConnectEr
 /// Where a kubeconfig may be.
 pub(super) struct Files {
     paths: Vec<PathBuf>,
-    /// Whether it is an error that none is there.
+    /// Whether a missing file is an error.
     required: bool,
 }
 
@@ -79,7 +80,7 @@ impl Files {
         Self { paths, required: false }
     }
 
-    /// All files that are there as one; of what two of them name, the first holds. None if nothing is in them.
+    /// Merges all files that exist; the first file that defines a name wins. `None` if they define nothing.
     pub(super) fn read(&self) -> Result<Option<Kubeconfig>, ConnectError> {
         let mut merged: Option<Kubeconfig> = None;
         for path in self.paths.iter().filter(|path| self.required || path.exists()) {
@@ -98,7 +99,7 @@ impl Files {
     }
 }
 
-/// The name of the context to use, which exists.
+/// Returns the name of the context to use, which exists.
 fn context(file: &Kubeconfig, wanted: Option<&str>, files: &Files) -> Result<String, ConnectError> {
     let current = file.current_context.as_deref().filter(|name| !name.is_empty());
     let names = || file.contexts.iter().map(|context| context.name.as_str());
@@ -117,7 +118,7 @@ fn context(file: &Kubeconfig, wanted: Option<&str>, files: &Files) -> Result<Str
     })
 }
 
-/// Which proxy to use is said by `proxy-url`, not by what a library makes of it.
+/// The proxy comes from `proxy-url` itself, because the library would interpret it differently.
 fn without_proxies(mut file: Kubeconfig) -> Kubeconfig {
     file.clusters
         .iter_mut()
@@ -126,7 +127,7 @@ fn without_proxies(mut file: Kubeconfig) -> Kubeconfig {
     file
 }
 
-/// A token that was pasted often ends in a newline, which a header cannot hold.
+/// Trims the token: a pasted token often ends in a newline, which a header cannot contain.
 fn tidy_token(config: &mut Config) -> Result<(), ConnectError> {
     let Some(token) = &config.auth_info.token else { return Ok(()) };
     let token = token.expose_secret().trim().to_owned();
@@ -137,7 +138,7 @@ fn tidy_token(config: &mut Config) -> Result<(), ConnectError> {
     Ok(())
 }
 
-/// What to do about credentials that cannot be used.
+/// Turns an error about credentials into one that says what to do.
 pub(super) fn explain(config: &Config, url: &str, error: kube::Error) -> ConnectError {
     if let (kube::Error::Auth(AuthError::AuthExecStart(source)), Some(exec)) = (&error, &config.auth_info.exec) {
         let hint = exec.install_hint.as_deref().map(str::trim).filter(|hint| !hint.is_empty());

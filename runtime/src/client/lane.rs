@@ -1,8 +1,8 @@
-//! HTTP/2 connections that many requests share.
+//! HTTP/2 connections, each shared by many requests.
 //!
-//! Servers limit the streams of a connection (kube-apiserver to 100), and a request beyond that waits in silence until
-//! another one ends. A watch never ends: so each connection gets a number of requests that every server allows, and the next
-//! one gets another connection.
+//! Servers limit the streams of a connection (kube-apiserver to 100), and a request beyond that limit waits silently
+//! until another request ends. A watch never ends, so each connection carries only as many requests as every server
+//! allows, and the next request opens another connection.
 
 use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -23,27 +23,27 @@ use tower::ServiceExt;
 use super::connector::Connector;
 use super::error::chain;
 
-/// Requests on one connection at a time. Half of what kube-apiserver allows, and less than any proxy of repute does.
+/// Concurrent requests on one connection: half of what kube-apiserver allows, and less than common proxies allow.
 const PLACES: usize = 50;
 
-/// The limit of streams that holds until the server has said one: a number that is hardly anyone's.
+/// Limit of streams until the server has announced its own: a number that hardly any server announces.
 const UNSAID: usize = PLACES + 1;
-/// How long it may take to say so. It is the first thing that a server says.
+/// How long the server may take to announce it, which is the first thing that a server sends.
 const SAID_WITHIN: Duration = Duration::from_secs(1);
 const LOOK_EVERY: Duration = Duration::from_millis(2);
 
 /// What a connection is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Use {
-    /// Watches: many, small, and without an end.
+    /// Watches, which are many and small and do not end.
     Watches,
-    /// Everything else, of which lists are large.
+    /// Everything else, such as lists, which are large.
     Answers,
 }
 
 impl Use {
-    /// How much of one answer may be under way before its reader has taken it. At 20 ms to the server a list comes at
-    /// 50 MB/s at most; a reader who stands still leaves this much in memory.
+    /// Bytes of one answer that may be in flight before its reader has taken them. With 20 ms to the server, a list
+    /// arrives at 50 MB/s at most. A stalled reader leaves this much in memory.
     fn window(self) -> u32 {
         match self {
             Self::Watches => 256 * 1024,
@@ -60,30 +60,30 @@ pub(super) struct Unreachable {
     reason: String,
 }
 
-/// What a connection turned out to speak.
+/// Protocol of an open connection.
 #[derive(Clone)]
 pub(super) enum Opened {
     /// HTTP/2.
     Http2 {
         /// Sends requests.
         sender: SendRequest<Body>,
-        /// How many the server takes at a time.
+        /// How many streams the server allows.
         limit: watch::Receiver<usize>,
     },
-    /// HTTP/1.1, where connections are not shared.
+    /// HTTP/1.1, whose connections are not shared.
     Http1,
 }
 
-/// The connections for one use.
+/// The connections of one kind.
 #[derive(Debug)]
 pub(super) struct Lanes {
     r#use: Use,
-    /// Limit of silence.
+    /// Longest silence before a ping.
     word: Duration,
     lanes: Mutex<Vec<Arc<Lane>>>,
 }
 
-/// One connection. Whoever wants it while it is being opened waits for the same handshake.
+/// One connection. Requests that need it while it is being opened wait for the same handshake.
 struct Lane {
     opening: Shared<BoxFuture<'static, Result<Opened, Unreachable>>>,
     taken: AtomicUsize,
@@ -97,17 +97,17 @@ impl std::fmt::Debug for Lane {
 
 impl Lane {
     fn open(connector: Connector, server: Uri, r#use: Use, word: Duration) -> Self {
-        // In a task of its own: a request that is given up must not take the handshake of others with it.
+        // A task of its own: cancelling one request must not cancel the handshake for the others.
         let opening = tokio::spawn(open(connector, server.clone(), r#use, word))
             .map(move |opened| opened.unwrap_or_else(|error| Err(Unreachable { server, reason: error.to_string() })));
         Self { opening: opening.boxed().shared(), taken: AtomicUsize::new(0) }
     }
 
-    /// How many more requests it takes; none if it is over.
+    /// How many more requests the connection accepts; `None` once it has ended.
     fn room(&self) -> usize {
         let places = match self.opening.peek() {
             None => PLACES,
-            // What the server said about its limit; at least one, or nothing would ever be asked.
+            // The server's own limit, but at least 1: otherwise no request would ever be sent.
             Some(Ok(Opened::Http2 { sender, limit })) if !sender.is_closed() => PLACES.min(*limit.borrow()).max(1),
             Some(_) => 0,
         };
@@ -127,13 +127,13 @@ impl Lane {
 #[derive(Debug)]
 pub(super) struct Place {
     lane: Arc<Lane>,
-    /// Requests that were there before.
+    /// Requests that held a place earlier.
     before: usize,
 }
 
 impl Place {
-    /// The connection, once it is open; none if the server then said that it takes fewer requests than this one and those
-    /// before it.
+    /// Waits until the connection is open. Returns `None` if the server then announces a limit that excludes this
+    /// request.
     pub(super) async fn opened(&self) -> Result<Option<Opened>, Unreachable> {
         let opened = self.lane.opening.clone().await?;
         let fits = match &opened {
@@ -155,7 +155,8 @@ impl Lanes {
         Self { r#use, word, lanes: Mutex::default() }
     }
 
-    /// A place on the first connection that has one, or on a new one. Connections that nobody uses any more are left to end.
+    /// Returns a place on the first connection that has room, or on a new connection. Unused connections are dropped
+    /// and end.
     pub(super) fn take(&self, connector: &Connector, server: &Uri) -> Place {
         let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
         lanes.retain(|lane| !lane.is_over());
@@ -196,14 +197,14 @@ async fn open(connector: Connector, server: Uri, r#use: Use, word: Duration) -> 
         .keep_alive_while_idle(true)
         .initial_max_send_streams(UNSAID)
         .initial_stream_window_size(window)
-        // Room for all: a reader who stands still must not hold up the others.
+        // The window of the connection fits all streams, so that one stalled reader does not block the others.
         .initial_connection_window_size(window.saturating_mul(PLACES as u32));
     let (sender, connection) = settings.handshake(stream).await.map_err(|error| unreachable(&error))?;
     let (say, mut limit) = watch::channel(UNSAID);
     let began = Instant::now();
     tokio::spawn(async move {
         let mut connection = pin!(connection);
-        // What the server says reaches another task, which does not wake this one.
+        // The server's settings arrive in another task, which does not wake this one.
         let mut look = tokio::time::interval(LOOK_EVERY);
         let ended = std::future::poll_fn(|context| {
             let ended = connection.as_mut().poll(context);
@@ -216,7 +217,7 @@ async fn open(connector: Connector, server: Uri, r#use: Use, word: Duration) -> 
             tracing::debug!(error = chain(&error), "a connection to the API server ended");
         }
     });
-    // Who says nothing is taken to mean what is usual.
+    // A server that announces no limit is assumed to have the usual one.
     let said = async { limit.wait_for(|limit| *limit != UNSAID).await.is_ok() };
     let _usual = tokio::time::timeout(SAID_WITHIN, said).await.is_err();
     Ok(Opened::Http2 { sender, limit })

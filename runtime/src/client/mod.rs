@@ -32,36 +32,38 @@ use kubeconfig::Description;
 pub use proxy::ProxyError;
 use transport::Transport;
 
-/// Waits between repetitions, and their number.
+/// Pause before the first retry.
 const RETRY_FIRST: Duration = Duration::from_millis(200);
+/// Longest pause before a retry.
 const RETRY_LAST: Duration = Duration::from_secs(2);
+/// Retries after the first attempt.
 const RETRIES: u32 = 3;
-/// Requests that wait for the connection.
+/// Requests that may wait for the connection.
 const BUFFER: usize = 1024;
 
-/// Who repeats a request that the server was too busy for (429, 503, 504).
+/// Who retries a request that the server rejected because it is busy (429, 503, 504).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Retry {
-    /// The caller, which paces itself per type.
+    /// The caller, which backs off per type.
     Caller,
-    /// The client, three times within a few seconds, whatever pause the server asks for: the caller is told and comes back
-    /// later. (kube's own default is 15 times in silence, and a day's sleep where `Retry-After` says so.)
+    /// The client, three times within a few seconds, even if the server asks for a longer pause: the caller gets the
+    /// error and tries later. (kube's default is 15 silent retries, and a sleep of a day if `Retry-After` says so.)
     Briefly,
 }
 
-/// A client, and what it talks to.
+/// A client and its server.
 #[derive(Clone)]
 pub struct Connected {
     /// The client.
     pub client: Client,
-    /// URL of the API server, for messages: the client itself does not tell.
+    /// URL of the API server, for messages; the client itself does not reveal it.
     pub server: String,
 }
 
-/// Makes a client, whose requests have [`Limits`]. Nothing is sent yet.
+/// Creates a client whose requests have [`Limits`]. It sends nothing yet.
 ///
 /// # Errors
-/// [`ConnectError`], which names the file and what to do.
+/// [`ConnectError`], which names the file and says what to do.
 pub async fn connect(args: &ClientArgs, build: &BuildInfo, retry: Retry) -> Result<Connected, ConnectError> {
     connect_within(args, build, retry, Limits::default()).await
 }
@@ -82,11 +84,11 @@ async fn connect_within(
     if let Some(proxy) = &proxy {
         tracing::debug!(?proxy, server, "connecting through a proxy");
     }
-    // The library panics over a token that no header can hold, as an exec plugin may give one.
+    // The library panics on a token that no header can contain, which an exec plugin may return.
     let auth = catch_unwind(AssertUnwindSafe(|| config.auth_layer())).map_err(|_| ConnectError::Token)?;
     let connectors = Connectors::new(&config, proxy.as_ref()).map_err(failed)?;
     let stack = ServiceBuilder::new()
-        // Inside of what repeats: each attempt has its own time.
+        // Inside the retries, so that each attempt has its own limits.
         .layer(DeadlineLayer::new(limits, &server))
         .layer(config.base_uri_layer())
         .option_layer(auth.map_err(failed)?)
@@ -95,7 +97,7 @@ async fn connect_within(
     let builder = ClientBuilder::new(stack, config.default_namespace.clone());
     let client = match (retry, RetryPolicy::new(RETRY_FIRST, RETRY_LAST, RETRIES, false)) {
         (Retry::Briefly, Ok(policy)) => {
-            // The buffer makes the connection one that can be shared, which repeating takes.
+            // The buffer makes the service cloneable, which retries require.
             builder.with_layer(&BufferLayer::new(BUFFER)).with_layer(&RetryLayer::new(policy)).build()
         }
         (Retry::Caller, _) | (Retry::Briefly, Err(_)) => builder.build(),

@@ -1,7 +1,8 @@
-//! Which proxy a connection goes through: as in kubectl.
+//! Selects the proxy of a connection, by the same rules as kubectl.
 //!
-//! The kubeconfig's `proxy-url` is for its cluster, and nothing exempts from it. Otherwise the environment says: `HTTPS_PROXY`
-//! or `HTTP_PROXY` by the scheme of the API server's address, unless `NO_PROXY` names it or it is this machine.
+//! The kubeconfig's `proxy-url` applies to its cluster without exceptions. Without it, `HTTPS_PROXY` or `HTTP_PROXY`
+//! applies, depending on the scheme of the API server's address, unless `NO_PROXY` lists the server or it is on this
+//! machine.
 
 use std::net::IpAddr;
 
@@ -11,14 +12,14 @@ use hyper_util::client::proxy::matcher::{Intercept, Matcher};
 /// A proxy.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) enum Proxy {
-    /// One that is asked with CONNECT, over TCP or TLS.
+    /// A proxy that takes CONNECT, over TCP or TLS.
     Http {
         /// Where it is.
         uri: Uri,
-        /// Who is asking.
+        /// Value of the header `Proxy-Authorization`.
         authorization: Option<HeaderValue>,
     },
-    /// SOCKS version 5; it also looks names up.
+    /// SOCKS version 5; the proxy also resolves names.
     Socks {
         /// Where it is.
         uri: Uri,
@@ -35,12 +36,12 @@ impl std::fmt::Debug for Proxy {
     }
 }
 
-/// A setting that names no proxy we can use. The value is not told: it may hold a password.
+/// A setting that is not a usable proxy. The message omits its value, which may contain a password.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("cannot use the proxy in {0}: it must be a URL that begins with http://, https:// or socks5://")]
 pub struct ProxyError(pub(super) String);
 
-/// The proxy for `server`: the one that its kubeconfig names, or that of the environment.
+/// Returns the proxy for `server`: that of its kubeconfig, otherwise that of the environment.
 pub(super) fn choose(
     of_cluster: Option<&str>,
     server: &Uri,
@@ -67,7 +68,7 @@ fn parse(url: &str, setting: &str) -> Result<Proxy, ProxyError> {
     let proxy = Matcher::builder().all(url.trim()).build();
     let proxy: Intercept = proxy.intercept(&Uri::from_static("https://server.invalid")).ok_or_else(wrong)?;
     let uri = proxy.uri().clone();
-    // Something after the colon that is no number.
+    // The text after the colon is not a number.
     if uri.port_u16().is_none() && uri.authority().is_some_and(|authority| authority.as_str() != authority.host()) {
         return Err(wrong());
     }
@@ -81,7 +82,7 @@ fn parse(url: &str, setting: &str) -> Result<Proxy, ProxyError> {
     }
 }
 
-/// The connector below knows the usual ports of http and https only.
+/// The connector knows only the default ports of http and https.
 fn with_port(uri: Uri) -> Result<Uri, ProxyError> {
     let socks = uri.scheme_str().is_some_and(|scheme| scheme.starts_with("socks"));
     if uri.port().is_some() || !socks {
@@ -100,7 +101,8 @@ fn is_this_machine(server: &Uri) -> bool {
     host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
-/// Whether the list names `server`: `*`, hosts and their subdomains, addresses, networks, each also with a port.
+/// Whether the list contains `server`. An entry is `*`, a host (which includes its subdomains), an address or a
+/// network; each may have a port.
 fn is_exempt(server: &Uri, list: &str) -> bool {
     let port = server.port_u16().unwrap_or(if server.scheme_str() == Some("http") { 80 } else { 443 });
     let entries = list.split(',').map(str::trim).filter(|entry| !entry.is_empty());
@@ -114,7 +116,7 @@ fn is_exempt(server: &Uri, list: &str) -> bool {
     exempt.intercept(server).is_none()
 }
 
-/// An entry and its port. The colons of an IPv6 address are none of a port, except after brackets.
+/// Splits an entry from its port. In an IPv6 address only a colon after brackets begins a port.
 fn split_port(entry: &str) -> (&str, Option<u16>) {
     let split = entry.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse().ok()?)));
     match split {

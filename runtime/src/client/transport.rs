@@ -1,4 +1,5 @@
-//! Sends requests to the API server: over shared connections where it speaks HTTP/2, over one each where it does not.
+//! Sends requests to the API server: over shared connections if it speaks HTTP/2, otherwise over one connection per
+//! request.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -18,7 +19,7 @@ use super::connector::{Connector, Connectors};
 use super::deadline::lasts;
 use super::lane::{Lanes, Opened, Place, Use};
 
-/// A connection may end while a request is on the way to it; that many are tried.
+/// Attempts to send a request: a connection may end just before it takes the request.
 const ATTEMPTS: usize = 3;
 
 /// The service below all layers of a client.
@@ -32,16 +33,16 @@ struct Shared {
     watches: Lanes,
     answers: Lanes,
     http1: legacy::Client<Connector, Body>,
-    /// Whether the server was found to speak nothing newer: then no connection is opened only to see that.
+    /// Whether the server turned out to speak only HTTP/1.1, so that no further connection has to find out.
     only_http1: AtomicBool,
 }
 
 impl Transport {
-    /// To the server at `server`; shared connections are not silent for longer than `word`.
+    /// Creates a transport to `server`, which pings shared connections after a silence of `word`.
     pub(super) fn new(server: Uri, connectors: Connectors, word: Duration) -> Self {
         let Connectors { either, http1 } = connectors;
         let http1 = legacy::Client::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).build(http1);
-        // HTTP/2 is agreed on within TLS.
+        // HTTP/2 is negotiated within TLS.
         let only_http1 = AtomicBool::new(server.scheme_str() == Some("http"));
         let (watches, answers) = (Lanes::new(Use::Watches, word), Lanes::new(Use::Answers, word));
         Self(Arc::new(Shared { server, either, watches, answers, http1, only_http1 }))
@@ -68,7 +69,7 @@ impl Shared {
             };
             attempts += 1;
             match error.take_message() {
-                // It was not sent: the connection had ended.
+                // The connection had ended before it took the request.
                 Some(unsent) if attempts < ATTEMPTS => request = unsent,
                 _ => return Err(error.into_error().into()),
             }
@@ -93,7 +94,7 @@ impl Service<Request<Body>> for Transport {
     }
 }
 
-/// A body, which holds its request's place until it has ended.
+/// A body that holds its request's place until it ends.
 #[derive(Debug)]
 pub(super) struct Held {
     body: Incoming,

@@ -1,9 +1,9 @@
-//! When a type that discovery does not name any more is believed gone. Pure: time and answers come from outside.
+//! Decides when a type that discovery no longer lists counts as removed. Pure: time and answers are arguments.
 //!
-//! An answer that lacks a type proves little: after a `kill -9` of an API server its first answer named 21 of 223 groups
-//! and no custom resource, none of them stale; one of several servers may not have heard of a new type yet; a new version
-//! that comes to be preferred may go again. So leaving is a state: a type, or the version of it that was preferred, stays
-//! as it was until every answer of a server that is ready has lacked it for [`LEAVES_AFTER`].
+//! An answer without a type proves little. After a `kill -9` of an API server, its first answer listed 21 of 223 groups
+//! and no custom resource, and marked none as stale. One of several servers may not know a new type yet. A newly
+//! preferred version may disappear again. So leaving is a state: a type, or its preferred version, stays until every
+//! answer of a ready server has lacked it for [`LEAVES_AFTER`].
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,19 +13,19 @@ use tokio::time::Instant;
 
 use super::Discovered;
 
-/// How long a type is missed before it is gone.
+/// How long a type must be missing before it counts as removed.
 pub const LEAVES_AFTER: Duration = Duration::from_secs(30);
-/// The same where nobody says whether the server is ready.
+/// The same if the server's readiness is unknown.
 pub const LEAVES_AFTER_IN_DOUBT: Duration = Duration::from_secs(90);
 
-/// What the API server says of itself.
+/// Readiness of the API server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Server {
-    /// It is ready, so what it says is complete.
+    /// Ready, so that its discovery is complete.
     Ready,
-    /// It starts or stops: what it does not name may be there all the same.
+    /// Starting or stopping: types that it does not list may exist.
     NotReady,
-    /// It may not be asked.
+    /// Unknown: the account may not ask, or the server has no `/readyz`.
     Unknown,
 }
 
@@ -34,39 +34,38 @@ type Key = (String, String, String);
 /// See the module.
 #[derive(Debug, Default)]
 pub struct Leaving {
-    /// What the server said last.
+    /// The server's last answer.
     found: Discovered,
-    /// What is taken to be served.
+    /// The types that count as served.
     current: Option<Discovered>,
-    /// Since when types, or their being preferred, are missed; none where the next answer begins.
+    /// Since when types or preferred versions are missing; `None` until the next answer.
     since: BTreeMap<Key, Option<Instant>>,
-    /// Since when the server answers; none until it did, or while it is not ready.
+    /// Since when the server has answered; `None` before its first answer and while it is not ready.
     answers_since: Option<Instant>,
-    /// Whether it has answered for long enough for what it never named to be no more.
+    /// Whether it has answered for long enough to conclude that a type that it never listed does not exist.
     is_settled: bool,
 }
 
 impl Leaving {
-    /// What is taken to be served; none before the first answer.
+    /// The types that count as served; `None` before the first answer.
     #[must_use]
     pub fn current(&self) -> Option<&Discovered> {
         self.current.as_ref()
     }
 
-    /// Whether a type that is not in [`Leaving::current`] may be taken for gone, although it was never seen by this
-    /// process.
+    /// Whether a type that is not in [`Leaving::current`] counts as removed even if this process has never seen it.
     #[must_use]
     pub fn is_settled(&self) -> bool {
         self.is_settled
     }
 
-    /// Whether the server has to be asked if it is ready.
+    /// Whether the next step depends on the server's readiness.
     #[must_use]
     pub fn is_in_doubt(&self) -> bool {
         !self.is_settled || !self.since.is_empty()
     }
 
-    /// Takes in an answer, or that it is the last one still; gives whether anything is different from before.
+    /// Processes an answer, or the fact that the last answer still holds. Returns whether [`Leaving::current`] changed.
     pub fn answered(&mut self, now: Instant, found: Option<Discovered>, server: Server) -> bool {
         if let Some(found) = found {
             self.found = found;
@@ -100,14 +99,15 @@ impl Leaving {
         differs
     }
 
-    /// The server did not answer, or is not ready: what it lacks afterwards is missed from then on.
+    /// Notes that the server did not answer or is not ready. What the next answer lacks counts as missing only from
+    /// then on.
     pub fn broke_off(&mut self) {
         self.answers_since = None;
         self.since.values_mut().for_each(|since| *since = None);
     }
 }
 
-/// Adds to `now` what is missed but not gone, and leaves preferred what is; gives their keys.
+/// Adds to `now` the types that are missing but not removed, keeps their versions preferred, and returns their keys.
 fn miss(
     mut now: Discovered,
     before: &Discovered,
@@ -160,13 +160,13 @@ mod tests {
         Some(Discovered { types: types.to_vec(), ..Discovered::default() })
     }
 
-    /// What is taken to be served, the preferred ones with a star.
+    /// The types that count as served, with a star for preferred versions.
     fn served(leaving: &Leaving) -> Vec<String> {
         let name = |t: &ServedType| format!("{}/{}{}", t.plural, t.version, if t.preferred { "*" } else { "" });
         leaving.current().unwrap().types.iter().map(name).collect()
     }
 
-    /// A script of seconds, answers and what the server says of itself, with what is served after each.
+    /// Runs a script of seconds, answers and readiness, with the types that count as served after each step.
     fn play(script: &[(u64, Option<Discovered>, Server, &[&str])]) -> Leaving {
         let (mut leaving, began) = (Leaving::default(), Instant::now());
         for (at, answer, server, expected) in script {
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn a_type_that_is_missing_for_half_a_minute_is_gone() {
+    fn type_missing_for_half_a_minute_is_removed() {
         let (both, one) = (found(&[t("v1", "as", true), t("v1", "bs", true)]), found(&[t("v1", "as", true)]));
         let leaving = play(&[
             (0, both.clone(), Server::Ready, &["as/v1*", "bs/v1*"]),
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_answer_of_a_server_that_starts_deletes_nothing() {
+    fn first_answer_of_a_starting_server_removes_nothing() {
         let (all, few) = (found(&[t("v1", "as", true), t("v1", "bs", true)]), found(&[t("v1", "as", true)]));
         let all_of_them: &[&str] = &["as/v1*", "bs/v1*"];
         play(&[
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn an_outage_between_two_answers_does_not_count_as_missing() {
+    fn outage_between_two_answers_does_not_count_as_missing() {
         let (both, one) = (found(&[t("v1", "as", true), t("v1", "bs", true)]), found(&[t("v1", "as", true)]));
         let mut leaving =
             play(&[(0, both, Server::Ready, &["as/v1*", "bs/v1*"]), (10, one, Server::Ready, &["as/v1*", "bs/v1*"])]);
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn another_version_is_preferred_once_it_has_been_for_half_a_minute() {
+    fn version_becomes_preferred_after_half_a_minute() {
         let before = found(&[t("v1", "as", true)]);
         let flip = found(&[t("v2", "as", true), t("v1", "as", false)]);
         let replaced = found(&[t("v2", "as", true)]);
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_never_named_is_gone_once_a_ready_server_has_answered_for_half_a_minute() {
+    fn unlisted_type_is_removed_after_half_a_minute_of_answers_of_a_ready_server() {
         let one = found(&[t("v1", "as", true)]);
         let settled = |server, at: u64| {
             let (mut leaving, began) = (Leaving::default(), Instant::now());

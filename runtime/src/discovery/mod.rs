@@ -1,9 +1,9 @@
-//! What the API server serves, asked live.
+//! Discovery: the types that the API server serves.
 //!
-//! One request each for `/api` and `/apis` in the aggregated form (KEP-3352, stable since Kubernetes 1.30). A server or
-//! proxy that answers in the old form is asked group by group. A group that cannot be asked is reported by name and
-//! never holds up another; an entry that cannot be used is left out and named, and says nothing about the next; an
-//! empty answer is a failure, never "this cluster has no types".
+//! One request each for `/api` and `/apis` in the aggregated form (KEP-3352, stable since Kubernetes 1.30). If a server
+//! or proxy answers in the older form, each group takes another request. A group that fails is reported by name and
+//! does not delay others. An unusable entry is left out and reported, and does not affect others. An empty answer is a
+//! failure, never "this cluster has no types".
 
 mod entry;
 mod leaving;
@@ -24,40 +24,40 @@ use crate::client::chain;
 pub use leaving::{LEAVES_AFTER, LEAVES_AFTER_IN_DOUBT, Leaving, Server};
 pub use poll::Poller;
 
-/// Entries that were left out and are named; more are only counted. A server may serve any number of them.
+/// Most left-out entries that are named; further entries are only counted, because a server may serve any number.
 const NAMED: usize = 64;
-/// Longest reason that is kept.
+/// Longest reason that is kept, in characters.
 const MAX_REASON: usize = 300;
 
-/// What is served, and what could not be found out.
+/// The served types, and what discovery could not find out.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Discovered {
     /// In the server's order: core group first, groups by priority, preferred version first.
     pub types: Vec<ServedType>,
     /// `group/version`s whose discovery failed or is stale, e.g. because an aggregated API server is down. Their types
-    /// may be missing from `types`: what was known of them is to be kept.
+    /// may be missing from `types`: callers keep the types that they know.
     pub failed: Vec<FailedGroup>,
-    /// Entries that cannot be used, at most 64 of them: all others hold.
+    /// Entries that cannot be used, at most 64; all other entries are valid.
     pub left_out: Vec<LeftOut>,
-    /// How many there are besides.
+    /// Number of further unusable entries.
     pub left_out_more: usize,
 }
 
-/// An entry of discovery that cannot be used, or only in part.
+/// An entry of discovery that is unusable in whole or in part.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct LeftOut {
-    /// API group; empty for the core group, or if it is the group that has no usable name.
+    /// API group; empty for the core group, or if the group itself has no usable name.
     pub group: String,
     /// Version, or empty.
     pub version: String,
-    /// Plural resource name as the server gives it, or empty.
+    /// Plural resource name as the server sent it, or empty.
     pub resource: String,
     /// What is wrong.
     pub reason: String,
 }
 
 impl LeftOut {
-    /// `resource.group/version`, with a star for what is not known.
+    /// `resource.group/version`, with a star for unknown parts.
     #[must_use]
     pub fn name(&self) -> String {
         let Self { group, version, resource, reason: _ } = self;
@@ -74,19 +74,19 @@ impl fmt::Display for LeftOut {
     }
 }
 
-/// A group version that could not be asked.
+/// A group or group version whose discovery failed.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct FailedGroup {
     /// API group.
     pub group: String,
-    /// Version, or empty if the whole group.
+    /// Version, or empty for the whole group.
     pub version: String,
     /// Why.
     pub reason: String,
 }
 
 impl Discovered {
-    /// Notes an entry that cannot be used.
+    /// Records an unusable entry.
     fn leave_out(&mut self, mut entry: LeftOut) {
         if self.left_out.len() >= NAMED {
             self.left_out_more += 1;
@@ -96,7 +96,7 @@ impl Discovered {
         self.left_out.push(entry);
     }
 
-    /// Adds what another document told.
+    /// Adds the result of another document.
     fn extend(&mut self, other: Self) {
         let Self { types, failed, left_out, left_out_more } = other;
         self.types.extend(types);
@@ -105,7 +105,7 @@ impl Discovered {
         self.left_out_more += left_out_more;
     }
 
-    /// Whether `t` may be served although it is not named: its group could not be asked, or its entry cannot be used.
+    /// Whether `t` may be served although it is not listed, because its group failed or its entry is unusable.
     #[must_use]
     pub fn is_in_doubt(&self, t: &ServedType) -> bool {
         self.failed.iter().any(|f| f.group == t.group && is_or_all(&f.version, &t.version))
@@ -115,8 +115,8 @@ impl Discovered {
                 .any(|l| l.group == t.group && is_or_all(&l.version, &t.version) && is_or_all(&l.resource, &t.plural))
     }
 
-    /// Adds what `before` knew about groups that failed now, and about entries that cannot be used now: a dead
-    /// aggregated API server does not mean that its types are gone.
+    /// Adds what `before` knew about groups that failed and about entries that are unusable now: types of a dead
+    /// aggregated API server are not removed.
     #[must_use]
     pub fn keeping(mut self, before: &Self) -> Self {
         let mut known = Vec::new();
@@ -124,13 +124,13 @@ impl Discovered {
         let types = &mut self.types;
         for t in in_doubt {
             match types.iter_mut().find(|now| is_same(now, t)) {
-                // Its server does not say what one may do with it: what it said before holds.
+                // The server does not list its verbs: the earlier verbs still hold.
                 Some(now) if now.verbs.is_empty() => now.verbs.clone_from(&t.verbs),
                 Some(_) => {}
                 None => known.push(t.clone()),
             }
         }
-        // While a version cannot be asked, the next one looks preferred: two of them would be watched.
+        // While a version fails, the next version looks preferred, and both would be watched.
         for now in types.iter_mut() {
             let outranked = |t: &ServedType| t.preferred && (&t.group, &t.plural) == (&now.group, &now.plural);
             now.preferred &= !known.iter().any(outranked);
@@ -140,7 +140,7 @@ impl Discovered {
     }
 }
 
-/// Whether a name is `other`, or stands for all.
+/// Whether a name equals `other` or stands for all names.
 fn is_or_all(name: &str, other: &str) -> bool {
     name.is_empty() || name == other
 }
@@ -149,55 +149,56 @@ fn is_same(one: &ServedType, other: &ServedType) -> bool {
     (&one.group, &one.version, &one.plural) == (&other.group, &other.version, &other.plural)
 }
 
-/// Why nothing is known.
+/// Discovery failed as a whole.
 #[derive(Debug, thiserror::Error)]
 pub enum DiscoveryError {
-    /// The API server did not answer, or with an error.
+    /// The API server did not answer, or answered with an error.
     #[error("discovery at {path} failed: {message}")]
     Request {
-        /// Path that was asked.
+        /// Path of the request.
         path: String,
         /// What went wrong.
         message: String,
         /// HTTP status of the server's answer, if there was one.
         status: Option<u16>,
     },
-    /// The answer names no type at all.
+    /// The answer lists no type.
     #[error("discovery at {path} is empty; the API server is not ready, or a proxy answers in its place")]
     Empty {
-        /// Path that was asked.
+        /// Path of the request.
         path: String,
     },
     /// The answer is neither of the two documents.
     #[error("discovery at {path} is neither an APIGroupDiscoveryList nor the older document: {message}")]
     Unreadable {
-        /// Path that was asked.
+        /// Path of the request.
         path: String,
-        /// What the parser said.
+        /// The parser's message.
         message: String,
     },
 }
 
-/// Asks the API server what it serves.
+/// Requests the served types from the API server.
 ///
 /// # Errors
-/// [`DiscoveryError`] when nothing can be said at all. Single groups that fail are in [`Discovered::failed`].
+/// [`DiscoveryError`] if nothing could be discovered. Single groups that fail are in [`Discovered::failed`].
 pub async fn discover(client: &Client) -> Result<Discovered, DiscoveryError> {
     Ok(Poller::default().poll(client).await?.unwrap_or_default())
 }
 
-/// Whether the API server says that it is ready. Everybody may ask (`system:public-info-viewer`), unless that was taken away.
+/// Asks the API server whether it is ready. Everybody may ask (`system:public-info-viewer`), unless an administrator
+/// revoked that.
 pub async fn server_state(client: &Client) -> Server {
     let Ok(request) = Request::get("/readyz").body(Body::empty()) else { return Server::Unknown };
     match client.send(request).await.map(|response| response.status()) {
         Ok(status) if status.is_success() => Server::Ready,
-        // A server of the time before /readyz, a proxy, or an account that may not ask.
+        // A server older than /readyz, a proxy, or an account that may not ask.
         Ok(StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::NOT_FOUND) => Server::Unknown,
         Ok(_) | Err(_) => Server::NotReady,
     }
 }
 
-/// The document at `path` and its ETag; `None` if it is still the one that `etag` names.
+/// The document at `path` and its ETag; `None` if `etag` is still current.
 async fn get(
     client: &Client,
     path: &str,

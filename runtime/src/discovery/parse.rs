@@ -1,7 +1,7 @@
-//! Discovery documents → [`ServedType`]s. Pure.
+//! Turns discovery documents into [`ServedType`]s. Pure.
 //!
-//! Read entry by entry: real servers give `null` for lists (kubernetes#116603, #119840), and any aggregated API server
-//! may put in what it likes. An entry that cannot be used is left out and named; all others hold.
+//! The parser reads entry by entry: real servers send `null` for lists (kubernetes#116603, #119840), and an aggregated
+//! API server may send anything. It leaves out and reports an unusable entry, and keeps all others.
 
 use std::collections::HashSet;
 
@@ -17,7 +17,7 @@ const STALE: &str = "Stale";
 /// The answers that a server may give at `/api` or `/apis`.
 pub(super) enum Document {
     Aggregated(Discovered),
-    /// Both of old: group and version, the preferred version of each group first; and what cannot be used.
+    /// The older documents: group and version, with the preferred version of each group first; and unusable entries.
     Versions(Vec<(String, String)>, Discovered),
 }
 
@@ -50,7 +50,7 @@ fn aggregated_group(item: &RawValue, is_core: bool, found: &mut Discovered) -> R
     let group = Members::of(members.metadata)?.name;
     let group = match is_core {
         true if text(group, "name")?.is_empty() => String::new(),
-        true => return Err(format!("a group that does not belong there: {}", show(&text(group, "name")?))),
+        true => return Err(format!("a group in the wrong document: {}", show(&text(group, "name")?))),
         false => name(group, "name")?,
     };
     let left_out = |version: &str, reason| LeftOut {
@@ -76,7 +76,7 @@ fn aggregated_group(item: &RawValue, is_core: bool, found: &mut Discovered) -> R
             }
         };
         if text(members.freshness, "freshness").is_ok_and(|freshness| freshness == STALE) {
-            let reason = "its API server cannot be reached; what discovery last knew is used".to_owned();
+            let reason = "its API server cannot be reached; its last known types are used".to_owned();
             found.failed.push(FailedGroup { group: group.clone(), version: version.clone(), reason });
         }
         if let Err(reason) = resources(&group, &version, members.resources, served, found) {
@@ -86,14 +86,14 @@ fn aggregated_group(item: &RawValue, is_core: bool, found: &mut Discovered) -> R
     Ok(())
 }
 
-/// What one entry of a list of resources is.
+/// The result of reading one entry of a list of resources.
 enum Entry {
     Type(ServedType),
-    /// It may be named, and is none of the types.
+    /// An entry that is valid but not a type, such as a subresource.
     None,
 }
 
-/// Adds what `read` makes of each entry.
+/// Adds the result of `read` for each entry.
 fn resources(
     group: &str,
     version: &str,
@@ -130,10 +130,10 @@ fn resources(
     Ok(())
 }
 
-/// Why nobody may list or watch a type, if its server does not say what one may do.
+/// Reason for a type whose server does not list its verbs.
 fn no_verbs(members: &Members<'_>) -> Option<String> {
     match members.verbs {
-        None => Some("its verbs are null: it can be neither listed nor watched".to_owned()),
+        None => Some("its verbs are null, so it can be neither listed nor watched".to_owned()),
         Some(_) => list(members.verbs, "verbs").err(),
     }
 }
@@ -142,7 +142,7 @@ fn served(group: &str, version: &str, members: &Members<'_>) -> Result<Entry, St
     let plural = name(members.resource, "resource")?;
     let kind = Members::of(members.response_kind)?.kind;
     if text(kind, "kind")?.is_empty() {
-        // An entry that only carries subresources: the server lists those without a response kind.
+        // An entry that only groups subresources, which the server lists without a response kind.
         return Ok(Entry::None);
     }
     let namespaced = text(members.scope, "scope")? == "Namespaced";
@@ -150,7 +150,7 @@ fn served(group: &str, version: &str, members: &Members<'_>) -> Result<Entry, St
     of_entry(group, version, (plural, name(kind, "kind")?, singular, namespaced), members)
 }
 
-/// The entry of the old form; subresources (`pods/log`) are none of the types.
+/// Reads an entry of the older form; subresources (`pods/log`) are not types.
 fn served_of_old(group: &str, version: &str, members: &Members<'_>) -> Result<Entry, String> {
     let parts = text(members.name, "name")?;
     if let Some((parent, _)) = parts.split_once('/')
@@ -229,7 +229,7 @@ fn group_of_old(item: &RawValue, unusable: &mut Discovered) -> Result<Vec<(Strin
     Ok(versions)
 }
 
-/// The types of one document of the old form, to `found`.
+/// Adds the types of one document of the older form to `found`.
 pub(super) fn resource_list(group: &str, version: &str, text: &str, found: &mut Discovered) -> Result<(), String> {
     let members = Members::parse(text)?;
     let kind = self::text(members.kind, "kind")?;
@@ -244,7 +244,7 @@ pub(super) fn resource_list(group: &str, version: &str, text: &str, found: &mut 
     resources(group, version, members.resources, served_of_old, found)
 }
 
-/// Each type once; which versions are preferred.
+/// Removes repeated types and marks the preferred versions.
 pub(super) fn settle(found: &mut Discovered) {
     let mut seen = HashSet::new();
     let types = std::mem::take(&mut found.types);
@@ -252,14 +252,14 @@ pub(super) fn settle(found: &mut Discovered) {
         if seen.insert((t.group.clone(), t.version.clone(), t.plural.clone())) {
             found.types.push(t);
         } else {
-            let reason = "it is named twice; the first entry holds".to_owned();
+            let reason = "it is listed twice; the first entry is used".to_owned();
             found.leave_out(LeftOut { group: t.group, version: t.version, resource: t.plural, reason });
         }
     }
     mark_preferred(&mut found.types);
 }
 
-/// Versions come in order of preference: the first that has a resource is the preferred one for it.
+/// Versions are in order of preference: the preferred version of a resource is the first that has it.
 fn mark_preferred(types: &mut [ServedType]) {
     let mut seen = HashSet::new();
     for t in types {

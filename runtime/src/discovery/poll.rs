@@ -1,4 +1,4 @@
-//! Asking again and again.
+//! Polls discovery.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,32 +10,32 @@ use tokio::time::{Instant, timeout};
 
 use super::{Discovered, DiscoveryError, FailedGroup, get, parse};
 
-/// Groups that are asked at the same time in the old form.
+/// Concurrent requests for groups of the older form.
 const CONCURRENCY: usize = 8;
-/// How long one of them may take: one that hangs must not hold up the others.
+/// How long such a request may take, so that a hanging group does not delay the others.
 const GROUP_WITHIN: Duration = Duration::from_secs(10);
-/// How often each of them is asked. The list of groups says only which are new: with 60 groups, to ask each whenever that
-/// list is asked was 1,950 requests a minute.
+/// How often each group is read again. The list of groups reveals only new groups. Reading each of 60 groups with every
+/// poll of that list took 1,950 requests a minute.
 const GROUPS_EVERY: Duration = Duration::from_secs(30);
 
 /// Group and version.
 type GroupVersion = (String, String);
 
-/// Asks again and again what is served, at the price of two empty answers while nothing changes.
+/// Polls the served types; while nothing changes, a poll costs two empty answers.
 ///
-/// The aggregated documents carry an ETag: a poll every few seconds notices new and removed types without the right to
-/// watch definitions, which an agent may not have. In the old form a new group is noticed as soon, a new type of a known
-/// group within half a minute.
+/// The aggregated documents have an ETag. Polling them every few seconds finds new and removed types without the right
+/// to watch CustomResourceDefinitions, which an agent may lack. In the older form, polling finds a new group equally
+/// soon, and a new type of a known group within half a minute.
 #[derive(Debug, Default)]
 pub struct Poller {
     halves: [Half; 2],
 }
 
 impl Poller {
-    /// What is served now; `None` if that is what the last call gave.
+    /// Returns what is served now, or `None` if nothing changed since the last call.
     ///
     /// # Errors
-    /// [`DiscoveryError`]; what was known before stays for the next call.
+    /// [`DiscoveryError`]; the poller keeps what it knew for the next call.
     pub async fn poll(&mut self, client: &Client) -> Result<Option<Discovered>, DiscoveryError> {
         let [core, groups] = &mut self.halves;
         let (core_changed, groups_changed) = tokio::try_join!(core.poll(client, "/api"), groups.poll(client, "/apis"))?;
@@ -48,21 +48,21 @@ impl Poller {
     }
 }
 
-/// One of the two documents, and what it leads to.
+/// One of the two documents, and the documents of its groups.
 #[derive(Debug, Default)]
 pub(super) struct Half {
     etag: Option<HeaderValue>,
     pub(super) found: Discovered,
-    /// Present where the server answers in the old form.
+    /// Present if the server answers in the older form.
     old: Option<OldForm>,
 }
 
 #[derive(Debug, Default)]
 struct OldForm {
-    /// The preferred version of each group first, and what else the list says.
+    /// Groups and versions, with the preferred version of each group first.
     versions: Vec<GroupVersion>,
     unusable: Discovered,
-    /// What each said last.
+    /// The last answer about each group version.
     groups: BTreeMap<GroupVersion, Group>,
     asked: Option<Instant>,
 }
@@ -74,7 +74,7 @@ struct Group {
 }
 
 impl Half {
-    /// Asks; whether `found` changed.
+    /// Sends the request, and returns whether `found` changed.
     pub(super) async fn poll(&mut self, client: &Client, path: &'static str) -> Result<bool, DiscoveryError> {
         if let Some((text, etag)) = get(client, path, self.etag.as_ref()).await? {
             let unreadable = |message| DiscoveryError::Unreadable { path: path.to_owned(), message };
@@ -101,7 +101,7 @@ impl Half {
     }
 }
 
-/// Whether `found` is news. That nothing is served is no news but a failure.
+/// Stores `found` and returns whether it differs. An empty result is a failure.
 fn take(known: &mut Discovered, found: Discovered, path: &'static str) -> Result<bool, DiscoveryError> {
     if found.types.is_empty() && found.failed.is_empty() {
         return Err(DiscoveryError::Empty { path: path.to_owned() });
@@ -112,7 +112,7 @@ fn take(known: &mut Discovered, found: Discovered, path: &'static str) -> Result
 }
 
 impl OldForm {
-    /// Asks the groups that are new, and now and then all; gives what all of them said.
+    /// Reads new groups, and all groups at intervals; returns the answers of all groups.
     async fn ask(&mut self, client: &Client) -> Discovered {
         let now = Instant::now();
         let is_due = self.asked.is_none_or(|asked| now.duration_since(asked) >= GROUPS_EVERY);
@@ -150,7 +150,7 @@ impl Group {
     }
 }
 
-/// The document of the old form about one version of one group; none if it is the one that is known.
+/// Reads the older document about one version of one group; `None` if it has not changed.
 async fn resources(
     client: &Client,
     (group, version): &GroupVersion,

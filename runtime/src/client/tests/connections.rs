@@ -1,4 +1,4 @@
-//! How many connections there are, of which kind, and what becomes of requests when one of them is lost.
+//! Number and kind of connections, and the fate of requests when a connection is lost.
 
 use std::time::Duration;
 
@@ -12,12 +12,12 @@ use super::proxies::Relay;
 use super::server::{Protocols, Server};
 use super::*;
 
-/// Longer than anything here takes.
+/// Longer than anything in these tests takes.
 const SOON: Duration = Duration::from_secs(60);
 
 fn plain(_: &mut serde_json::Value) {}
 
-/// Opens watches, all at the same time.
+/// Opens watches concurrently.
 async fn watches(client: &Client, count: usize) -> Vec<Response<Body>> {
     let opened: FuturesUnordered<_> =
         (0..count).map(|_| client.send(Request::get("/api/v1/pods?watch=true").body(Body::empty()).unwrap())).collect();
@@ -26,7 +26,7 @@ async fn watches(client: &Client, count: usize) -> Vec<Response<Body>> {
 }
 
 #[tokio::test]
-async fn watches_share_connections_and_nobody_waits_for_a_stream() {
+async fn watches_share_connections_and_none_waits_for_a_stream() {
     let server = Server::start(Protocols::Http2(100)).await;
     let client = server.client(Limits::default(), plain).await.unwrap();
     client.apiserver_version().await.unwrap();
@@ -35,7 +35,7 @@ async fn watches_share_connections_and_nobody_waits_for_a_stream() {
     assert_eq!(server.seen.watches(), [50, 50, 20]);
     assert_eq!(server.seen.connections(), 4, "one for everything else");
     assert_eq!(server.seen.versions(), [Version::HTTP_2]);
-    // Those who leave make room.
+    // Watches that end free their places.
     drop(open);
     let again = watches(&client, 50).await;
     assert_eq!(server.seen.watches().iter().sum::<usize>(), 170);
@@ -44,7 +44,7 @@ async fn watches_share_connections_and_nobody_waits_for_a_stream() {
 }
 
 #[tokio::test]
-async fn a_server_with_few_streams_gets_more_connections() {
+async fn client_opens_more_connections_to_a_server_with_few_streams() {
     let server = Server::start(Protocols::Http2(7)).await;
     let client = server.client(Limits::default(), plain).await.unwrap();
     let open = watches(&client, 20).await;
@@ -54,7 +54,7 @@ async fn a_server_with_few_streams_gets_more_connections() {
 }
 
 #[tokio::test]
-async fn a_server_without_http2_is_spoken_to_in_http1() {
+async fn client_speaks_http1_to_a_server_without_http2() {
     for protocols in [Protocols::Http1, Protocols::Unsaid] {
         let server = Server::start(protocols).await;
         let client = server.client(Limits::default(), plain).await.unwrap();
@@ -62,14 +62,14 @@ async fn a_server_without_http2_is_spoken_to_in_http1() {
         let open = watches(&client, 5).await;
         client.apiserver_version().await.unwrap();
         assert_eq!(server.seen.versions(), [Version::HTTP_11]);
-        // The first one found out what is spoken; the next are for a request each, and are used again.
+        // The first connection found out the protocol; each of the next carries one request at a time, and is reused.
         assert_eq!(server.seen.connections(), 1 + 1 + 5, "{protocols:?}");
         drop(open);
     }
 }
 
 #[tokio::test]
-async fn a_frozen_connection_is_noticed_by_all_and_opened_again() {
+async fn frozen_connection_fails_its_requests_and_is_replaced() {
     let server = Server::start(Protocols::Http2(100)).await;
     let relay = Relay::start(server.address).await;
     let limits = Limits { word: Duration::from_millis(200), ..Limits::default() };
@@ -81,12 +81,12 @@ async fn a_frozen_connection_is_noticed_by_all_and_opened_again() {
     for watch in &mut open {
         assert!(watch.next().await.unwrap().is_ok());
     }
-    // Quiet, but alive.
+    // The connection is silent but alive.
     let quiet = tokio::time::timeout(limits.word * 5, open[0].next()).await;
     assert!(quiet.is_err(), "{quiet:?}");
     relay.freeze();
     for mut watch in open {
-        let lost = tokio::time::timeout(SOON, watch.next()).await.expect("the loss is noticed");
+        let lost = tokio::time::timeout(SOON, watch.next()).await.expect("the client notices the loss");
         assert!(lost.unwrap().is_err());
     }
     let asked = tokio::time::timeout(SOON, client.apiserver_version()).await;
@@ -96,7 +96,7 @@ async fn a_frozen_connection_is_noticed_by_all_and_opened_again() {
 }
 
 #[tokio::test]
-async fn a_connection_that_the_server_closed_is_opened_again() {
+async fn client_reconnects_after_the_server_closes_a_connection() {
     let server = Server::start(Protocols::Http2(100)).await;
     let relay = Relay::start(server.address).await;
     let through = |cluster: &mut serde_json::Value| cluster["server"] = format!("https://{}", relay.address).into();
@@ -105,14 +105,14 @@ async fn a_connection_that_the_server_closed_is_opened_again() {
     let mut watch = watches(&client, 1).await.remove(0).into_body().into_data_stream();
     assert!(watch.next().await.unwrap().is_ok());
     relay.cut();
-    let lost = tokio::time::timeout(SOON, watch.next()).await.expect("the loss is noticed");
+    let lost = tokio::time::timeout(SOON, watch.next()).await.expect("the client notices the loss");
     assert!(lost.unwrap().is_err());
     client.apiserver_version().await.unwrap();
     watches(&client, 1).await;
 }
 
 #[tokio::test]
-async fn a_server_out_of_reach_is_an_error_for_each_request_at_once() {
+async fn unreachable_server_fails_every_request_at_once() {
     let server = Server::start(Protocols::Http2(100)).await;
     let nobody = |cluster: &mut serde_json::Value| cluster["server"] = "https://127.0.0.1:1".into();
     let client = server.client(Limits::default(), nobody).await.unwrap();
@@ -123,7 +123,7 @@ async fn a_server_out_of_reach_is_an_error_for_each_request_at_once() {
             "{error}"
         );
     }
-    // A name that the certificate is not for.
+    // The certificate does not have this name.
     let other = |cluster: &mut serde_json::Value| cluster["tls-server-name"] = "other.example".into();
     let error = chain(&server.client(Limits::default(), other).await.unwrap().apiserver_version().await.unwrap_err());
     assert!(error.contains("certificate"), "{error}");

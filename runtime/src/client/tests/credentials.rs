@@ -1,4 +1,4 @@
-//! Kubeconfigs that kubectl takes.
+//! Kubeconfigs that kubectl accepts, and credentials that cannot be used.
 
 use serde_json::{Value, json};
 
@@ -6,7 +6,7 @@ use super::super::kubeconfig::Files;
 use super::server::base64;
 use super::*;
 
-/// What comes of a kubeconfig with this user.
+/// The result of connecting with this user of a kubeconfig.
 async fn connected_as(name: &str, user: Value) -> Result<Client, ConnectError> {
     crate::tls::install_provider();
     let mut file: Value = serde_json::from_str(&for_server("https://localhost:1")).unwrap();
@@ -24,7 +24,7 @@ async fn connected(name: &str, file: &Value, context: Option<&str>) -> Result<Cl
 }
 
 #[tokio::test]
-async fn a_token_that_ends_in_a_newline_is_a_token() {
+async fn token_may_end_in_a_newline() {
     assert!(connected_as("newline", json!({"token": " secret\r\n"})).await.is_ok());
     let error = connected_as("inner-newline", json!({"token": "sec\nret"})).await.err().unwrap().to_string();
     assert!(error.contains("token") && !error.contains("ret\n"), "{error}");
@@ -38,7 +38,7 @@ fn exec(command: &str, args: &[&str]) -> Value {
 }
 
 #[tokio::test]
-async fn an_exec_plugin_that_is_missing_is_named_with_its_hint() {
+async fn error_about_a_missing_exec_plugin_includes_its_install_hint() {
     let error = connected_as("no-plugin", exec("no-such-plugin", &[])).await.err().unwrap().to_string();
     assert!(
         error.contains("no-such-plugin") && error.ends_with("install it: get it from https://tool.example"),
@@ -47,7 +47,7 @@ async fn an_exec_plugin_that_is_missing_is_named_with_its_hint() {
 }
 
 #[tokio::test]
-async fn an_exec_plugin_whose_token_no_header_can_hold_is_no_crash() {
+async fn exec_plugin_with_an_invalid_token_does_not_crash_the_client() {
     let answer = |token: &str| {
         let status = json!({"token": token});
         json!({"apiVersion": "client.authentication.k8s.io/v1", "kind": "ExecCredential", "status": status}).to_string()
@@ -57,7 +57,7 @@ async fn an_exec_plugin_whose_token_no_header_can_hold_is_no_crash() {
     assert!(matches!(error, ConnectError::Token), "{error}");
 }
 
-/// Made with `openssl x509 -req`, which gives this version unless it is told extensions. Valid until 2126.
+/// Created with `openssl x509 -req`, which creates version 1 unless extensions are given. Valid until 2126.
 const VERSION_1: &str = "-----BEGIN CERTIFICATE-----
 MIIBGTCBvwIUcQgZmCxlNY61O++3QP1rdwZIG/EwCgYIKoZIzj0EAwIwDjEMMAoG
 A1UEAwwDb2xkMCAXDTI2MTEyODA1MTQxMFoYDzIxMjYxMTA0MDUxNDEwWjAOMQww
@@ -69,7 +69,7 @@ y2CvVMaUfXb0PgIhAOQ8BjxKaZ0iZuK5fRCuieuEO7qRHWlzCp7yUsEDc7EK
 ";
 
 #[tokio::test]
-async fn a_client_certificate_of_version_1_is_called_one() {
+async fn client_certificate_of_x509_version_1_is_named_in_the_error() {
     let key = rcgen::generate_simple_self_signed(vec![]).unwrap();
     let user = |certificate: &str| {
         let key = key.signing_key.serialize_pem();
@@ -81,7 +81,7 @@ async fn a_client_certificate_of_version_1_is_called_one() {
 }
 
 #[tokio::test]
-async fn a_kubeconfig_without_a_current_context_tells_which_there_are() {
+async fn error_about_a_missing_context_lists_the_existing_contexts() {
     let mut file: Value = serde_json::from_str(&for_server("https://localhost:1")).unwrap();
     for nothing in [json!(""), Value::Null] {
         file["current-context"] = nothing;
@@ -94,7 +94,7 @@ async fn a_kubeconfig_without_a_current_context_tells_which_there_are() {
 }
 
 #[test]
-fn of_a_list_of_kubeconfigs_those_that_are_there_count() {
+fn missing_files_in_a_list_of_kubeconfigs_are_ignored() {
     let one = kubeconfig("list-one", &for_server("https://one").replace("\"c\"", "\"first\""));
     let two = kubeconfig("list-two", &for_server("https://two"));
     let list = std::env::join_paths(["/no/such/file".as_ref(), one.as_path(), two.as_path()]).unwrap();

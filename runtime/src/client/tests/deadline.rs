@@ -1,4 +1,4 @@
-//! A server that answers never, half, or a byte at a time.
+//! A server that answers never, partly, or one byte at a time.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -22,7 +22,7 @@ const LONG: Duration = Duration::from_secs(100 * 3600);
 
 type Parts = StreamBody<BoxStream<'static, Result<Frame<Bytes>, Infallible>>>;
 
-/// Each part after a pause.
+/// A body whose parts each follow a pause.
 fn parts(parts: impl Iterator<Item = Duration> + Send + 'static) -> Parts {
     let parts = stream::iter(parts).then(async |pause| {
         tokio::time::sleep(pause).await;
@@ -31,7 +31,7 @@ fn parts(parts: impl Iterator<Item = Duration> + Send + 'static) -> Parts {
     StreamBody::new(parts.boxed())
 }
 
-/// A client whose server answers each request with `status` and a body, or not at all.
+/// A client whose server answers each request with `status` and a body, or never.
 fn client(answer: impl Fn() -> Option<(u16, Parts)> + Send + 'static) -> Client {
     let (service, mut handle) = mock::pair::<Request<Body>, Response<Parts>>();
     tokio::spawn(async move {
@@ -46,7 +46,7 @@ fn client(answer: impl Fn() -> Option<(u16, Parts)> + Send + 'static) -> Client 
     ClientBuilder::new(service, "default").with_layer(&DeadlineLayer::new(Limits::default(), SERVER)).build()
 }
 
-/// What comes of a request, and after what time; at most [`LONG`] is waited for it.
+/// The result of a request and its duration, at most [`LONG`].
 async fn outcome(client: &Client, request: http::request::Builder) -> (Result<usize, String>, Duration) {
     let began = Instant::now();
     let asked = async {
@@ -54,7 +54,7 @@ async fn outcome(client: &Client, request: http::request::Builder) -> (Result<us
         let body = answer.into_body().into_data_stream().map_err(|error| chain(&error));
         body.try_fold(0, async |sum, part| Ok(sum + part.len())).await
     };
-    let end = tokio::time::timeout(LONG, asked).await.unwrap_or(Err("nothing for ever".to_owned()));
+    let end = tokio::time::timeout(LONG, asked).await.unwrap_or(Err("the request never ended".to_owned()));
     (end, began.elapsed())
 }
 
@@ -66,9 +66,9 @@ async fn fails(client: &Client, request: http::request::Builder, message: &str, 
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_head_that_never_comes_is_not_waited_for() {
+async fn request_fails_when_its_head_never_arrives() {
     let client = client(|| None);
-    let message = "the head of the answer did not come from https://server.example within 30 s: GET /apis";
+    let message = "the head of the answer did not arrive from https://server.example within 30 s: GET /apis";
     fails(&client, Request::get("/apis"), message, 30).await;
     fails(&client, Request::get("/api/v1/pods?watch=true&resourceVersion=1"), "the head", 30).await;
     fails(&client, Request::get("/api/v1/pods?limit=500"), "the head", 65).await;
@@ -76,10 +76,10 @@ async fn a_head_that_never_comes_is_not_waited_for() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_body_that_stops_is_not_waited_for() {
+async fn request_fails_when_its_body_stalls() {
     let half = || parts([Duration::ZERO].into_iter().chain([LONG * 2]));
     let found = client(move || Some((200, half())));
-    let message = "the next part of the answer did not come from https://server.example within 30 s: GET /apis";
+    let message = "the next part of the answer did not arrive from https://server.example within 30 s: GET /apis";
     fails(&found, Request::get("/apis"), message, 30).await;
     for watch in ["/api/v1/pods?watch=true", "/api/v1/pods?limit=1", "/log?follow=true"] {
         let busy = client(move || Some((429, half())));
@@ -88,7 +88,7 @@ async fn a_body_that_stops_is_not_waited_for() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_body_of_one_byte_at_a_time_ends_nevertheless() {
+async fn request_fails_when_its_body_arrives_byte_by_byte() {
     let slow = client(|| Some((200, parts(std::iter::repeat(Duration::from_secs(29))))));
     fails(&slow, Request::get("/apis"), "the end of the answer", 300).await;
     let fast = client(|| Some((200, parts(std::iter::repeat(Duration::from_secs(1))))));
@@ -96,14 +96,14 @@ async fn a_body_of_one_byte_at_a_time_ends_nevertheless() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_comes_in_time_comes_whole() {
+async fn answer_within_the_limits_arrives_whole() {
     let client = client(|| Some((200, parts([Duration::from_secs(29); 10].into_iter()))));
     let (end, _) = outcome(&client, Request::get("/apis")).await;
     assert_eq!(end, Ok(10));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_watch_may_be_silent() {
+async fn watch_may_be_silent() {
     let pauses = || parts([LONG / 4, LONG / 4].into_iter());
     let client = client(move || Some((200, pauses())));
     for watch in ["/api/v1/pods?watch=true&resourceVersion=1", "/log?follow=true"] {
@@ -112,9 +112,9 @@ async fn a_watch_may_be_silent() {
     }
 }
 
-/// A reader who takes his time is not a server that is silent.
+/// A slow reader does not make a silent server.
 #[tokio::test(start_paused = true)]
-async fn only_the_servers_silence_counts() {
+async fn slow_reader_does_not_count_as_a_silent_server() {
     let client = client(|| Some((200, parts([Duration::from_secs(20); 3].into_iter()))));
     let answer = client.send(Request::get("/apis").body(Body::empty()).unwrap()).await.unwrap();
     let mut body = answer.into_body().into_data_stream();
@@ -124,9 +124,9 @@ async fn only_the_servers_silence_counts() {
     }
 }
 
-/// Through everything that `connect` builds.
+/// Uses all layers that `connect` builds.
 #[tokio::test]
-async fn both_kinds_of_clients_give_a_silent_server_up() {
+async fn both_kinds_of_client_abandon_a_silent_server() {
     crate::tls::install_provider();
     let listener = crate::probes::bind("127.0.0.1:0".parse().unwrap(), "test").await.unwrap();
     let server = format!("http://{}", listener.local_addr().unwrap());

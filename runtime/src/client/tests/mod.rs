@@ -1,4 +1,4 @@
-//! What comes of kubeconfigs, and what a server sees of a client.
+//! Errors in kubeconfigs, and what a server sees of a client.
 
 mod connections;
 mod credentials;
@@ -13,7 +13,7 @@ use super::*;
 const BUILD: BuildInfo = BuildInfo { name: "test", version: "0", revision: None };
 
 #[tokio::test]
-async fn a_kubeconfig_that_cannot_be_read_is_named() {
+async fn error_names_an_unreadable_kubeconfig() {
     crate::tls::install_provider();
     let args = ClientArgs { kubeconfig: Some("no/such/file".into()), context: None };
     let error = connect(&args, &BUILD, Retry::Caller).await.err().unwrap().to_string();
@@ -37,7 +37,7 @@ fn for_server(url: &str) -> String {
 }
 
 #[tokio::test]
-async fn what_is_wrong_with_a_kubeconfig_is_told() {
+async fn error_says_what_is_wrong_with_a_kubeconfig() {
     crate::tls::install_provider();
     let cases = [("broken", "clusters: [", None), ("context", &for_server("http://localhost"), Some("elsewhere"))];
     for (name, content, context) in cases {
@@ -50,7 +50,7 @@ async fn what_is_wrong_with_a_kubeconfig_is_told() {
     }
 }
 
-/// What a server that is always busy was asked, as User-Agents.
+/// The User-Agents of the requests that a permanently busy server received.
 async fn asked(retry: Retry) -> Vec<String> {
     crate::tls::install_provider();
     let asked = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
@@ -75,7 +75,7 @@ async fn asked(retry: Retry) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_busy_server_is_asked_by_a_client_that_says_who_it_is_as_often_as_agreed() {
+async fn client_retries_a_busy_server_as_configured_and_sends_its_user_agent() {
     assert_eq!(asked(Retry::Caller).await, ["test/0"]);
     assert_eq!(asked(Retry::Briefly).await, ["test/0"; 4]);
 }

@@ -1,4 +1,4 @@
-//! Proxies: which one is chosen, and real ones on the way.
+//! The choice of a proxy, and connections through real proxies.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -12,14 +12,14 @@ use super::super::proxy::{Proxy, choose};
 use super::server::{NAME, Protocols, Server};
 use super::*;
 
-/// Something between client and server, which passes on what it is given.
+/// A relay between client and server.
 pub(super) struct Relay {
     pub(super) address: SocketAddr,
-    /// What the client said about where to go and who it is.
+    /// The target and the credentials that the client sent.
     said: Arc<Mutex<Vec<String>>>,
-    /// For the connections there are: pass nothing on any more.
+    /// Tells open connections to forward nothing any more.
     frozen: CancellationToken,
-    /// For the connections there are: close them.
+    /// Tells open connections to close.
     cut: CancellationToken,
     task: tokio::task::JoinHandle<()>,
 }
@@ -42,12 +42,12 @@ impl Relay {
         Self::with(Manner::Silent, server).await
     }
 
-    /// Stops passing on what comes and goes on open connections, without closing them. Later ones are not concerned.
+    /// Stops forwarding on open connections without closing them. Later connections are not affected.
     pub(super) fn freeze(&self) {
         self.frozen.cancel();
     }
 
-    /// Closes the connections there are.
+    /// Closes all open connections.
     pub(super) fn cut(&self) {
         self.cut.cancel();
     }
@@ -84,7 +84,7 @@ impl Relay {
     }
 }
 
-/// One that is not for connections which begin after it was cancelled.
+/// A token for connections that begin later.
 fn later(token: &CancellationToken) -> CancellationToken {
     if token.is_cancelled() { CancellationToken::new() } else { token.clone() }
 }
@@ -125,7 +125,8 @@ async fn socks_request(client: &mut TcpStream) -> String {
     format!("{said}:{port}")
 }
 
-/// What a proxy of this manner, named with `url`, was told on the way to a server of which only the proxy knows where it is.
+/// Connects through a proxy with this protocol and `url` to a server that only the proxy can resolve; returns what the
+/// proxy received.
 async fn through(manner: Manner, url: impl Fn(SocketAddr) -> String) -> Vec<String> {
     let server = Server::start(Protocols::Http2(100)).await;
     let proxy = Relay::with(manner, server.address).await;
@@ -140,7 +141,7 @@ async fn through(manner: Manner, url: impl Fn(SocketAddr) -> String) -> Vec<Stri
 }
 
 #[tokio::test]
-async fn the_kubeconfigs_http_proxy_is_gone_through() {
+async fn client_connects_through_the_kubeconfigs_http_proxy() {
     let said = through(Manner::Connect, |proxy| format!("http://{proxy}")).await;
     assert!(said[0].starts_with("CONNECT server.example:6443 HTTP/1.1\r\n") && said.len() == 1, "{said:?}");
     assert!(!said[0].contains("Authorization"), "{said:?}");
@@ -149,7 +150,7 @@ async fn the_kubeconfigs_http_proxy_is_gone_through() {
 }
 
 #[tokio::test]
-async fn the_kubeconfigs_socks_proxy_is_gone_through() {
+async fn client_connects_through_the_kubeconfigs_socks_proxy() {
     assert_eq!(through(Manner::Socks, |proxy| format!("socks5://{proxy}")).await, ["server.example:6443"]);
     let with_login = through(Manner::Socks, |proxy| format!("socks5://user:pa%40ss@{proxy}")).await;
     assert_eq!(with_login, ["user:pa@ss@server.example:6443"]);
@@ -162,7 +163,7 @@ fn chosen(server: &str, environment: &[(&str, &str)]) -> Option<String> {
 }
 
 #[test]
-fn the_environments_proxy_is_for_the_scheme() {
+fn proxy_of_the_environment_depends_on_the_scheme() {
     let both = [("HTTPS_PROXY", "http://one:1"), ("HTTP_PROXY", "http://two:2")];
     assert_eq!(chosen("https://a.example", &both).unwrap(), "http://one:1/");
     assert_eq!(chosen("http://a.example", &both).unwrap(), "http://two:2/");
@@ -194,7 +195,7 @@ fn no_proxy_exempts_hosts_networks_and_ports() {
 }
 
 #[test]
-fn the_kubeconfigs_proxy_is_before_that_of_the_environment() {
+fn proxy_of_the_kubeconfig_overrides_that_of_the_environment() {
     let value = |name: &str| (name == "HTTPS_PROXY" || name == "NO_PROXY").then(|| "localhost".to_owned());
     let proxy = choose(Some("http://user:word@p:1"), &"https://localhost".parse().unwrap(), value).unwrap();
     assert!(matches!(&proxy, Some(Proxy::Http { authorization: Some(_), .. })));
@@ -202,7 +203,7 @@ fn the_kubeconfigs_proxy_is_before_that_of_the_environment() {
 }
 
 #[test]
-fn a_proxy_that_is_none_is_named_without_its_password() {
+fn error_about_an_invalid_proxy_omits_the_password() {
     for url in ["ftp://user:word@p", "http://", "user:word@p:x"] {
         let error = choose(Some(url), &"https://a".parse().unwrap(), |_| None).unwrap_err().to_string();
         assert!(error.contains("proxy-url") && !error.contains("word"), "{error}");

@@ -1,4 +1,4 @@
-//! A real server with TLS, and a description of it.
+//! A real TLS server and its kubeconfig.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -19,16 +19,16 @@ use tokio_rustls::TlsAcceptor;
 
 use super::*;
 
-/// What the certificate is for; nothing resolves it.
+/// Name in the certificate, which no resolver knows.
 pub(super) const NAME: &str = "server.example";
 
 type Parts = StreamBody<BoxStream<'static, Result<Frame<Bytes>, std::convert::Infallible>>>;
 
-/// What a server saw.
+/// Observations of a server.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
     pub(super) connections: AtomicUsize,
-    /// Requests by connection.
+    /// Requests per connection.
     pub(super) requests: Mutex<BTreeMap<usize, Vec<(Version, String)>>>,
 }
 
@@ -52,7 +52,7 @@ impl Seen {
     }
 }
 
-/// A server that speaks HTTP/2 to whoever asks for it, unless it is for [`Protocols::Http1`].
+/// Starts a server that speaks HTTP/2 if the client offers it, unless `protocols` is [`Protocols::Http1`].
 pub(super) struct Server {
     pub(super) address: SocketAddr,
     pub(super) seen: Arc<Seen>,
@@ -62,10 +62,10 @@ pub(super) struct Server {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Protocols {
-    /// With so many streams on a connection.
+    /// Limits the streams of a connection.
     Http2(u32),
     Http1,
-    /// Says nothing about protocols, as servers of old.
+    /// Negotiates no protocol, like old servers.
     Unsaid,
 }
 
@@ -96,7 +96,7 @@ impl Server {
         Self { address, seen, certificate: key.cert.pem(), task }
     }
 
-    /// A client, by a kubeconfig which `change` may change.
+    /// A client for a kubeconfig that `change` may modify.
     pub(super) async fn client(&self, limits: Limits, change: impl FnOnce(&mut Value)) -> Result<Client, ConnectError> {
         let mut cluster = json!({
             "server": format!("https://{}", self.address), "tls-server-name": NAME,
@@ -138,7 +138,7 @@ async fn accept(listener: TcpListener, tls: TlsAcceptor, protocols: Protocols, s
                 async move { Ok::<_, std::convert::Infallible>(answer) }
             });
             let stream = TokioIo::new(stream);
-            // Either ends when the client leaves.
+            // Either future ends when the client disconnects.
             let _left = match (http2, protocols) {
                 (true, Protocols::Http2(streams)) => {
                     let mut settings = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
@@ -151,7 +151,7 @@ async fn accept(listener: TcpListener, tls: TlsAcceptor, protocols: Protocols, s
     }
 }
 
-/// A watch has one event and no end; everything else is the version, for those who have the token.
+/// A watch sends one event and does not end. Everything else returns the version, if the token is right.
 fn answer(request: &Request<Incoming>) -> Response<Parts> {
     let known = request.headers().get("authorization").is_some_and(|value| value == "Bearer secret");
     let version = json!({

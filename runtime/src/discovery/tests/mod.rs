@@ -15,7 +15,7 @@ fn client() -> (Client, Handle) {
     (Client::new(service, "default"), handle)
 }
 
-/// Answers each request with `answer(path, accept)` until the client is gone; returns the paths that were asked.
+/// Answers each request with `answer(path, accept)` until the client is dropped; returns the requested paths.
 async fn serve(mut handle: Handle, answer: impl Fn(&str, &str) -> (u16, Value)) -> Vec<String> {
     let mut asked = Vec::new();
     while let Some((request, send)) = handle.next_request().await {
@@ -58,7 +58,7 @@ fn core() -> Value {
         "version": "v1", "freshness": "Current", "resources": [
             resource("pods", "Pod", "Namespaced"),
             resource("nodes", "Node", "Cluster"),
-            // The server lists a type that has only subresources with an empty response kind.
+            // For a type that has only subresources, the server sends an empty response kind.
             {"resource": "serviceproxyoptions", "responseKind": {"group": "", "version": "", "kind": ""}, "scope": "Cluster", "verbs": []},
         ],
     }]}]))
@@ -69,7 +69,7 @@ fn names(found: &Discovered) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn two_requests_in_the_aggregated_form_tell_everything() {
+async fn aggregated_discovery_takes_two_requests() {
     let groups = aggregated(json!([
         {"metadata": {"name": "autoscaling"}, "versions": [
             {"version": "v2", "freshness": "Current", "resources": [resource("hpas", "Hpa", "Namespaced")]},
@@ -94,13 +94,13 @@ async fn two_requests_in_the_aggregated_form_tell_everything() {
 }
 
 #[tokio::test]
-async fn an_empty_document_is_a_failure() {
+async fn empty_document_is_a_failure() {
     let (found, _) = discover_with(|path, _| (200, if path == "/api" { core() } else { aggregated(json!([])) })).await;
     assert!(matches!(&found, Err(DiscoveryError::Empty { path }) if path == "/apis"), "{found:?}");
 }
 
 #[tokio::test]
-async fn an_answer_that_is_no_discovery_is_told_with_its_path() {
+async fn error_about_an_answer_that_is_not_discovery_names_its_path() {
     let (found, _) = discover_with(|_, _| (200, json!({"kind": "Login", "html": true}))).await;
     let error = found.unwrap_err().to_string();
     assert!(error.contains("`Login`") && error.contains("/api"), "{error}");
@@ -112,7 +112,7 @@ async fn an_answer_that_is_no_discovery_is_told_with_its_path() {
 }
 
 #[tokio::test]
-async fn a_server_of_the_old_form_is_asked_group_by_group_and_one_dead_group_fails_alone() {
+async fn older_discovery_is_read_group_by_group_and_a_dead_group_fails_alone() {
     let list = |group_version: &str, resources: Value| json!({"kind": "APIResourceList", "groupVersion": group_version, "resources": resources});
     let (found, mut asked) = discover_with(|path, _| match path {
         "/api" => (200, json!({"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": []})),
@@ -154,7 +154,7 @@ fn t(group: &str, plural: &str) -> ServedType {
 }
 
 #[test]
-fn what_was_known_of_a_failed_group_is_kept() {
+fn known_types_of_a_failed_group_are_kept() {
     let before = Discovered {
         types: vec![t("", "pods"), t("dead.io", "things"), t("gone.io", "others")],
         ..Discovered::default()
@@ -165,7 +165,7 @@ fn what_was_known_of_a_failed_group_is_kept() {
 }
 
 #[test]
-fn a_version_that_fails_for_a_while_stays_the_only_preferred_one() {
+fn version_that_fails_temporarily_stays_the_only_preferred_version() {
     let v2 = ServedType { version: "v2".into(), ..t("dead.io", "things") };
     let v1 = |preferred| ServedType { preferred, ..t("dead.io", "things") };
     let before = Discovered { types: vec![v2.clone(), v1(false)], ..Discovered::default() };
@@ -177,7 +177,7 @@ fn a_version_that_fails_for_a_while_stays_the_only_preferred_one() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn sixty_groups_of_the_old_form_are_not_asked_with_every_poll() {
+async fn groups_of_older_discovery_are_not_read_with_every_poll() {
     let (client, mut handle) = client();
     let server = async move {
         let mut asked = 0;
@@ -208,7 +208,7 @@ async fn sixty_groups_of_the_old_form_are_not_asked_with_every_poll() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_group_of_the_old_form_that_hangs_holds_up_nothing_for_long() {
+async fn hanging_group_of_older_discovery_delays_others_only_briefly() {
     let (client, mut handle) = client();
     let list = |group_version: &str| {
         json!({"kind": "APIResourceList", "groupVersion": group_version, "resources": [
@@ -245,13 +245,13 @@ async fn one_group_of_the_old_form_that_hangs_holds_up_nothing_for_long() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_tag_on_the_old_form_does_not_hide_a_new_type_of_a_known_group() {
+async fn etag_of_older_discovery_does_not_hide_a_new_type_of_a_known_group() {
     let (client, mut handle) = client();
     let server = async move {
         let mut lists = 0;
         while let Some((request, send)) = handle.next_request().await {
             let path = request.uri().path();
-            // The list of groups stays the same while a group gets a type.
+            // The list of groups does not change when a group gets a new type.
             let tagged = request.headers().contains_key("if-none-match") && matches!(path, "/api" | "/apis");
             let body = match request.uri().path() {
                 "/api" => core(),
@@ -278,7 +278,7 @@ async fn a_tag_on_the_old_form_does_not_hide_a_new_type_of_a_known_group() {
         let mut poller = Poller::default();
         let first = poller.poll(&client).await.unwrap().map(|found| names(&found));
         let early = poller.poll(&client).await.unwrap();
-        assert_eq!(early, None, "each group is asked twice a minute, not with every poll");
+        assert_eq!(early, None, "each group is read twice a minute, not with every poll");
         tokio::time::sleep(std::time::Duration::from_secs(30)).await;
         let second = poller.poll(&client).await.unwrap().map(|found| names(&found));
         drop(client);
@@ -290,7 +290,7 @@ async fn a_tag_on_the_old_form_does_not_hide_a_new_type_of_a_known_group() {
 }
 
 #[tokio::test]
-async fn a_poll_that_finds_the_same_document_says_so_at_the_price_of_an_empty_answer() {
+async fn poll_of_an_unchanged_document_costs_an_empty_answer() {
     let (client, mut handle) = client();
     let groups = aggregated(json!([{"metadata": {"name": "apps"}, "versions": [
         {"version": "v1", "freshness": "Current", "resources": [resource("deployments", "Deployment", "Namespaced")]},

@@ -1,4 +1,5 @@
-//! What real servers and hostile ones put into discovery, kubernetes#116603 and #119840 among it: all else holds.
+//! Invalid entries that real and hostile servers send, such as those of kubernetes#116603 and #119840: all other
+//! entries stay valid.
 
 use super::*;
 
@@ -17,7 +18,7 @@ fn version(resources: Value) -> Value {
 }
 
 #[tokio::test]
-async fn one_null_in_discovery_leaves_out_one_entry_and_names_it() {
+async fn null_in_discovery_leaves_out_and_names_only_its_entry() {
     let fine = resource("deployments", "Deployment", "Namespaced");
     let with = |member: &str, value: Value| {
         let mut entry = resource("things", "Thing", "Namespaced");
@@ -26,15 +27,15 @@ async fn one_null_in_discovery_leaves_out_one_entry_and_names_it() {
     };
     for (broken, word) in [
         (with("verbs", Value::Null), "verbs are null"),
-        (with("verbs", json!("list")), "verbs are no list"),
+        (with("verbs", json!("list")), "verbs are not a list"),
         (with("resource", Value::Null), "is empty"),
-        (with("resource", json!(7)), "no text"),
-        (with("scope", json!({})), "scope is no text"),
-        (with("responseKind", json!("Thing")), "no object"),
-        (with("responseKind", json!({"kind": 7})), "kind is no text"),
-        (Value::Null, "no object"),
-        (json!([1]), "no object"),
-        (json!("deployments"), "no object"),
+        (with("resource", json!(7)), "not text"),
+        (with("scope", json!({})), "scope is not text"),
+        (with("responseKind", json!("Thing")), "not an object"),
+        (with("responseKind", json!({"kind": 7})), "kind is not text"),
+        (Value::Null, "not an object"),
+        (json!([1]), "not an object"),
+        (json!("deployments"), "not an object"),
     ] {
         let found =
             aggregated_with(json!([{"metadata": {"name": "apps"}, "versions": version(json!([broken, fine]))}]));
@@ -48,7 +49,7 @@ async fn one_null_in_discovery_leaves_out_one_entry_and_names_it() {
 }
 
 #[tokio::test]
-async fn null_short_names_categories_and_singular_are_none() {
+async fn null_short_names_categories_and_singular_read_as_empty() {
     let mut entry = resource("things", "Thing", "Namespaced");
     for (member, value) in [
         ("shortNames", Value::Null),
@@ -66,19 +67,19 @@ async fn null_short_names_categories_and_singular_are_none() {
 }
 
 #[tokio::test]
-async fn a_broken_group_or_version_leaves_out_itself_alone() {
+async fn broken_group_or_version_does_not_affect_others() {
     let fine = || version(json!([resource("deployments", "Deployment", "Namespaced")]));
     for (broken, word) in [
-        (Value::Null, "no object"),
+        (Value::Null, "not an object"),
         (json!({"metadata": null, "versions": fine()}), "is empty"),
-        (json!({"metadata": {"name": "../v1/secrets"}, "versions": fine()}), "no name"),
-        (json!({"metadata": {"name": "a\u{1b}[2J"}, "versions": fine()}), "no name"),
+        (json!({"metadata": {"name": "../v1/secrets"}, "versions": fine()}), "not a name"),
+        (json!({"metadata": {"name": "a\u{1b}[2J"}, "versions": fine()}), "not a name"),
         (json!({"metadata": {"name": "x".repeat(1 << 20)}, "versions": fine()}), "longer than"),
-        (json!({"metadata": {"name": "bad.io"}, "versions": {}}), "versions are no list"),
-        (json!({"metadata": {"name": "bad.io"}, "versions": [null]}), "no object"),
+        (json!({"metadata": {"name": "bad.io"}, "versions": {}}), "versions are not a list"),
+        (json!({"metadata": {"name": "bad.io"}, "versions": [null]}), "not an object"),
         (json!({"metadata": {"name": "bad.io"}, "versions": [{"resources": []}]}), "version is empty"),
-        (json!({"metadata": {"name": "bad.io"}, "versions": [{"version": "v1/..", "resources": []}]}), "no name"),
-        (json!({"metadata": {"name": "bad.io"}, "versions": [{"version": "v1", "resources": 7}]}), "no list"),
+        (json!({"metadata": {"name": "bad.io"}, "versions": [{"version": "v1/..", "resources": []}]}), "not a name"),
+        (json!({"metadata": {"name": "bad.io"}, "versions": [{"version": "v1", "resources": 7}]}), "not a list"),
     ] {
         let apps = json!({"metadata": {"name": "apps"}, "versions": fine()});
         let found = aggregated_with(json!([broken, apps, {"metadata": {"name": "none.io"}, "versions": null}])).await;
@@ -91,7 +92,7 @@ async fn a_broken_group_or_version_leaves_out_itself_alone() {
 }
 
 #[tokio::test]
-async fn what_would_change_a_path_or_is_named_twice_is_left_out() {
+async fn unsafe_names_and_repeated_types_are_left_out() {
     let entries: Vec<Value> = ["", "..", ".", "a/b", "a?x", "a b", "a\nb", "a%2fb", "pods#"]
         .into_iter()
         .map(|plural| {
@@ -105,11 +106,11 @@ async fn what_would_change_a_path_or_is_named_twice_is_left_out() {
     assert_eq!(found.types.iter().filter(|t| t.group == "apps").count(), 1, "{:?}", names(&found));
     assert_eq!(found.types.last().unwrap().kind, "First");
     assert_eq!(found.left_out.len(), 10);
-    assert!(left_out(&found).last().unwrap().contains("named twice"), "{:?}", left_out(&found));
+    assert!(left_out(&found).last().unwrap().contains("listed twice"), "{:?}", left_out(&found));
 }
 
 #[tokio::test]
-async fn however_many_entries_are_left_out_the_names_of_few_are_kept() {
+async fn only_a_few_of_many_unusable_entries_are_named() {
     let entries = (0..1_000).map(|n| json!({"resource": format!("t{n}"), "verbs": null}));
     let entries: Vec<Value> = entries.chain([resource("deployments", "Deployment", "Namespaced")]).collect();
     let found = aggregated_with(json!([{"metadata": {"name": "apps"}, "versions": version(json!(entries))}])).await;
@@ -118,7 +119,7 @@ async fn however_many_entries_are_left_out_the_names_of_few_are_kept() {
 }
 
 #[tokio::test]
-async fn nulls_in_the_old_form_leave_out_what_they_stand_in() {
+async fn null_in_older_discovery_leaves_out_only_its_entry() {
     let fine = json!({"name": "deployments", "kind": "Deployment", "namespaced": true, "verbs": ["list", "watch"]});
     let (found, _) = discover_with(|path, _| match path {
         "/api" => (200, json!({"kind": "APIVersions", "versions": ["v1", null, "../.."]})),
@@ -158,7 +159,7 @@ async fn nulls_in_the_old_form_leave_out_what_they_stand_in() {
 }
 
 #[test]
-fn what_was_known_of_an_entry_that_cannot_be_used_now_is_kept() {
+fn known_type_of_an_unusable_entry_is_kept() {
     let watchable = ServedType { verbs: vec!["list".into(), "watch".into()], ..t("a.io", "things") };
     let before = Discovered { types: vec![watchable.clone(), t("b.io", "others")], ..Discovered::default() };
     let left_out = |group: &str, resource: &str| LeftOut {
