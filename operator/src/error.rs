@@ -40,7 +40,7 @@ pub enum Error {
     /// A request to the API server failed.
     #[error("cannot {action}: {source}")]
     Api {
-        /// What was attempted, e.g. `apply Deployment meshery/meshsync-agent`.
+        /// The attempted action, e.g. `apply Deployment meshery/meshsync-agent`.
         action: String,
         /// The answer.
         source: Box<kube::Error>,
@@ -54,8 +54,8 @@ pub enum Error {
     /// Discovery failed.
     #[error("cannot read which types the API server serves: {0}")]
     Discovery(#[from] meshsync_runtime::discovery::DiscoveryError),
-    /// The operating system gives no random numbers, which a token is made of.
-    #[error("no random numbers for a token: {0}")]
+    /// The operating system provides no random numbers for a token.
+    #[error("cannot get random numbers for a token: {0}")]
     Random(getrandom::Error),
     /// Something that is going to appear by itself does not exist yet.
     #[error("waiting: {0}")]
@@ -63,7 +63,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// An error of a request, with what the request was to do.
+    /// Adds the attempted action to the error of a request.
     pub fn api(action: impl Into<String>) -> impl FnOnce(kube::Error) -> Self {
         let action = action.into();
         |source| Self::Api { action, source: Box::new(source) }

@@ -1,7 +1,8 @@
-//! Reconciles MeshSync objects into agents, rights and brokers.
+//! Reconciles MeshSync objects into agents, RBAC and brokers.
 //!
-//! One folder for the kind, five steps, the middle ones pure: [`meshsync::dereference`] reads the cluster →
-//! [`meshsync::validate`] gives the only input of → [`meshsync::build`] → [`meshsync::apply`] → [`meshsync::status`].
+//! The kind MeshSync is a folder with five steps: [`meshsync::dereference`] reads the cluster, [`meshsync::validate`]
+//! produces the only input of [`meshsync::build`], [`meshsync::apply`] writes the children, and [`meshsync::status`]
+//! computes the status. Only the first and the fourth step send requests.
 
 pub mod cli;
 pub mod cluster_info;

@@ -1,4 +1,4 @@
-//! The doorway of the operator.
+//! Entry point of the operator.
 
 use std::process::ExitCode;
 

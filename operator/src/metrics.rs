@@ -1,4 +1,4 @@
-//! What the operator counts.
+//! The operator's metrics.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use prometheus_client::registry::Registry;
 
 use crate::error::Error;
 
-/// Upper bounds in seconds: a pass without writes takes some ten milliseconds.
+/// Upper bounds in seconds; a reconciliation without writes takes about ten milliseconds.
 const BUCKETS: [f64; 8] = [0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0];
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -18,7 +18,7 @@ struct Failure {
     reason: &'static str,
 }
 
-/// See the module. Clones count together.
+/// The metrics; clones share their values.
 #[derive(Clone, Debug)]
 pub struct Metrics {
     seconds: Histogram,
@@ -33,17 +33,17 @@ impl Metrics {
             Self { seconds: Histogram::new(BUCKETS), failures: Family::default(), writes: Counter::default() };
         registry.register(
             "meshsync_operator_reconcile_seconds",
-            "Duration of reconciliations, failed ones included",
+            "Duration of reconciliations, including failed reconciliations",
             metrics.seconds.clone(),
         );
         registry.register(
             "meshsync_operator_reconcile_failures",
-            "Reconciliations that failed, by the reason that condition and event have too",
+            "Failed reconciliations, by the reason that condition and event have, too",
             metrics.failures.clone(),
         );
         registry.register(
             "meshsync_operator_children_written",
-            "Children that were not as they ought to be and were written or removed",
+            "Children that differed from their desired state and were written or deleted",
             metrics.writes.clone(),
         );
         metrics

@@ -2,7 +2,7 @@
 //!
 //! Grammar: `k8s.io/apimachinery/pkg/api/resource`, type `Quantity`.
 
-/// Billionths, the finest that Kubernetes tells apart.
+/// Billionths, the finest unit that Kubernetes distinguishes.
 const NANO: i128 = 1_000_000_000;
 
 /// The value in billionths, rounded up as Kubernetes does; `None` if `text` is no quantity or beyond its range.
@@ -68,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn spellings_of_one_value_are_equal() {
+    fn spellings_of_the_same_value_are_equal() {
         for same in [
             &["500m", "0.5", ".5", "+0.500", "5e-1", "500000u"][..],
             &["1Gi", "1024Mi", "1073741824", "1.0Gi"],
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_quantity_is_none() {
+    fn invalid_quantity_is_none() {
         for text in [
             "",
             ".",
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn units_are_rounded_up() {
+    fn fractions_are_rounded_up() {
         assert_eq!(units("1.5Gi"), Some(1_610_612_736));
         assert_eq!(units("1500m"), Some(2));
         assert_eq!(units("0.0000000001"), Some(1));

@@ -41,10 +41,10 @@ pub struct Settings {
     pub probe_address: SocketAddr,
 }
 
-/// Runs an operator until `shutdown`.
+/// Runs the operator until `shutdown`.
 ///
 /// # Errors
-/// A listener that cannot be opened, or a task that ended unasked.
+/// A listener could not be opened, or a task ended without being asked to.
 pub async fn run(settings: Settings, client: Client, build: &BuildInfo, shutdown: Shutdown) -> anyhow::Result<()> {
     let readiness = Readiness::default();
     let listener = bind(settings.probe_address, "probes and metrics").await?;

@@ -18,8 +18,8 @@ use meshsync_crds::names::{CEILING_CLUSTER_ROLE, CRD_NAME, LABEL_MESHSYNC_UID};
 use serde::de::DeserializeOwned;
 use tokio::sync::Notify;
 
-/// Notifies of changes of the CustomResourceDefinition, whose annotation concerns every MeshSync, and of the ceiling and its
-/// binding.
+/// Notifies of changes to the CustomResourceDefinition, whose annotation concerns every MeshSync, and of the ceiling
+/// and its binding.
 pub async fn watch_cluster_info(client: Client, refresh: Arc<Notify>) {
     tokio::join!(
         watch_named::<CustomResourceDefinition>(&client, CRD_NAME, &refresh),
@@ -28,7 +28,7 @@ pub async fn watch_cluster_info(client: Client, refresh: Arc<Notify>) {
     );
 }
 
-/// Notifies of changes of children, so that the operator repairs what somebody changed or deleted.
+/// Notifies of changes to children, so that the operator repairs what somebody changed or deleted.
 pub async fn watch_children(client: Client, changed: Arc<Notify>) {
     tokio::join!(
         watch_kind::<Deployment>(&client, &changed),
@@ -68,7 +68,7 @@ where
     let mut events = std::pin::pin!(events);
     while let Some(event) = events.next().await {
         match event {
-            // The objects that exist when a watch starts are no change.
+            // The objects that exist when a watch starts are not changes.
             Ok(watcher::Event::Init | watcher::Event::InitApply(_)) => {}
             Ok(_) => notify.notify_one(),
             Err(error) => tracing::warn!(%error, "cannot watch {}", K::kind(&())),

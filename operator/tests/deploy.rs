@@ -1,4 +1,4 @@
-//! What is in `deploy/` is what the code says.
+//! The files in `deploy/` agree with the code.
 
 #![allow(clippy::indexing_slicing, clippy::unwrap_used, clippy::panic, reason = "tests may panic")]
 
@@ -18,13 +18,13 @@ fn documents(path: &Path) -> Vec<Value> {
     documents.into_iter().filter(|document| !document.is_null()).collect()
 }
 
-/// The document read as `K` and written again: whatever `K` does not know is lost on the way.
+/// Reads the document as `K` and serializes it again, which drops everything that `K` does not know.
 fn round_trip<K: DeserializeOwned + serde::Serialize>(document: &Value) -> Value {
     serde_json::to_value(serde_json::from_value::<K>(document.clone()).unwrap()).unwrap()
 }
 
 #[test]
-fn the_committed_definition_is_the_generated_one() {
+fn committed_definition_equals_the_generated_definition() {
     let path = deploy().join("crds/meshsyncs.yaml");
     let committed = std::fs::read_to_string(&path).unwrap_or_default();
     let generated = meshsync_operator::cli::crds_yaml().unwrap();
@@ -32,7 +32,7 @@ fn the_committed_definition_is_the_generated_one() {
 }
 
 #[test]
-fn every_sample_says_only_what_the_api_knows() {
+fn samples_contain_only_fields_of_the_api() {
     let mut samples = 0;
     for entry in std::fs::read_dir(deploy().join("samples")).unwrap() {
         let path = entry.unwrap().path();
@@ -45,7 +45,7 @@ fn every_sample_says_only_what_the_api_knows() {
 }
 
 #[test]
-fn the_manifest_says_only_what_kubernetes_knows() {
+fn manifest_contains_only_fields_of_kubernetes() {
     use k8s_openapi::api::{apps::v1::Deployment, core::v1::*, rbac::v1::*};
     for document in documents(&deploy().join("manifests/operator.yaml")) {
         let known = match document["kind"].as_str().unwrap() {
@@ -61,7 +61,7 @@ fn the_manifest_says_only_what_kubernetes_knows() {
 }
 
 #[test]
-fn the_operator_has_no_wildcard_verb_and_no_way_around_the_ceiling() {
+fn operator_has_no_wildcard_verb_and_no_way_around_the_ceiling() {
     for document in documents(&deploy().join("manifests/operator.yaml")) {
         for rule in document["rules"].as_array().into_iter().flatten() {
             let verbs: Vec<&str> = rule["verbs"].as_array().unwrap().iter().map(|v| v.as_str().unwrap()).collect();

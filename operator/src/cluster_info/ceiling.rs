@@ -1,7 +1,8 @@
-//! What an agent may at most be granted: what the ceiling ClusterRole allows, and the operator can pass on.
+//! The most that an agent may be granted: what the ceiling ClusterRole allows and the operator itself may do.
 //!
-//! Both are asked. The API server alone would not do: it lets the operator pass on whatever it holds itself, and for its
-//! own work it holds more than the ceiling, Secrets among it. The role alone would not do either: it may not be bound.
+//! The operator checks both. The API server's escalation check alone is not enough: it lets the operator grant every
+//! right that it holds, and for its own work the operator holds more than the ceiling, such as access to Secrets. The
+//! role alone is not enough either, because it may not be bound.
 
 use std::collections::BTreeMap;
 
@@ -14,13 +15,13 @@ use meshsync_crds::names::CEILING_CLUSTER_ROLE;
 
 use crate::error::Error;
 
-/// Reviews that are asked for at the same time.
+/// Concurrent access reviews.
 const CONCURRENCY: usize = 8;
-/// What an agent needs of a type.
+/// Verbs that an agent needs for a type.
 const VERBS: [&str; 2] = ["list", "watch"];
 
-/// Types that an agent may not be granted, with the reason. One rule too many would fail the whole role (RBAC's
-/// escalation check).
+/// Returns the types that the operator may not let an agent read, each with the reason. A single rule beyond that would
+/// fail the whole role (RBAC's escalation check).
 ///
 /// # Errors
 /// The first request that failed.
@@ -37,7 +38,7 @@ pub(super) async fn ungrantable(client: &Client, types: &[ServedType]) -> Result
             async move {
                 let why = match beyond {
                     Some(why) => Some(why),
-                    None => refused(&reviews, &served).await.map_err(Error::api("review what may be passed on"))?,
+                    None => refused(&reviews, &served).await.map_err(Error::api("review the operator's own access"))?,
                 };
                 Ok(why.map(|why| (served.name(), why)))
             }
@@ -48,7 +49,7 @@ pub(super) async fn ungrantable(client: &Client, types: &[ServedType]) -> Result
     answers.into_iter().filter_map(Result::transpose).collect()
 }
 
-/// Why `served` is beyond the ceiling, if it is.
+/// Why `served` is beyond the ceiling; `None` if it is not.
 fn beyond(ceiling: Option<&ClusterRole>, served: &ServedType) -> Option<String> {
     let Some(ceiling) = ceiling else { return Some("that ClusterRole does not exist".to_owned()) };
     let rules = ceiling.rules.as_deref().unwrap_or_default();
@@ -57,7 +58,7 @@ fn beyond(ceiling: Option<&ClusterRole>, served: &ServedType) -> Option<String> 
     (!missing.is_empty()).then(|| format!("that ClusterRole does not allow to {} it", missing.join(" and ")))
 }
 
-/// Whether a rule allows `verb` on every object of `served`, as the RBAC authorizer reads rules.
+/// Whether a rule allows `verb` on every object of `served`, by the rules of the RBAC authorizer.
 fn allows(rule: &PolicyRule, served: &ServedType, verb: &str) -> bool {
     let names =
         |list: &Option<Vec<String>>, wanted: &str| list.iter().flatten().any(|name| name == "*" || name == wanted);
@@ -67,7 +68,7 @@ fn allows(rule: &PolicyRule, served: &ServedType, verb: &str) -> bool {
         && names(&rule.resources, &served.plural)
 }
 
-/// Why the operator cannot pass on the right to read `served`, if it cannot: it does not hold it itself.
+/// Why the operator cannot grant the right to read `served`, because it does not hold that right; `None` if it can.
 async fn refused(reviews: &Api<SelfSubjectAccessReview>, served: &ServedType) -> Result<Option<String>, kube::Error> {
     for verb in VERBS {
         let attributes = ResourceAttributes {
@@ -111,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn the_ceiling_binds_whatever_the_operator_holds_besides() {
+    fn ceiling_limits_the_agent_whatever_the_operator_may_do() {
         let ceiling = role(serde_json::json!([
             {"apiGroups": ["apps"], "resources": ["*"], "verbs": ["list", "watch"]},
             {"apiGroups": [""], "resources": ["pods", "nodes"], "verbs": ["list"]},

@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn an_absent_annotation_is_written_as_saved_else_built_in() {
+    fn absent_annotation_is_written_from_the_saved_or_built_in_default() {
         let fresh = decide(None, "");
         assert_eq!(InformerConfig::from_yaml(&fresh.write.unwrap()).unwrap(), InformerConfig::built_in());
         assert!(fresh.default.is_built_in);
@@ -188,19 +188,19 @@ mod tests {
     }
 
     #[test]
-    fn an_edit_is_the_truth_and_saved_once() {
+    fn edit_takes_effect_and_is_saved_once() {
         assert_eq!(decide(Some(EDITED), ""), Decision { default: edited(), write: None, save: Some(EDITED.into()) });
         assert_eq!(decide(Some(EDITED), EDITED).save, None);
     }
 
     #[test]
-    fn what_the_operator_wrote_itself_is_not_an_edit() {
+    fn text_that_the_operator_wrote_is_not_an_edit() {
         let text = InformerConfig::built_in().to_yaml().unwrap();
         assert_eq!(decide(Some(&text), ""), Decision { default: ClusterDefault::default(), write: None, save: None });
     }
 
     #[test]
-    fn what_the_server_assigns_is_not_saved_by_kubectl() {
+    fn server_assigned_fields_are_removed_from_what_kubectl_saved() {
         let downloaded =
             r#"{"kind":"CustomResourceDefinition","metadata":{"name":"n","resourceVersion":"7","uid":"u"}}"#;
         let clean = r#"{"kind":"CustomResourceDefinition","metadata":{"name":"n"}}"#;
@@ -211,13 +211,13 @@ mod tests {
     }
 
     #[test]
-    fn empty_means_built_in_and_forgets() {
+    fn empty_annotation_means_built_in_and_deletes_the_saved_default() {
         let decision = decide(Some(" \n"), EDITED);
         assert_eq!(decision, Decision { default: ClusterDefault::default(), write: None, save: Some(String::new()) });
     }
 
     #[test]
-    fn a_default_that_leaves_nothing_does_not_replace_the_last_good_one() {
+    fn default_that_selects_nothing_does_not_replace_the_last_good_default() {
         let mut saved = EDITED.to_owned();
         for (text, said) in [
             ("blacklist: ['*']", "leaves no type to watch"),
@@ -234,14 +234,14 @@ mod tests {
     }
 
     #[test]
-    fn a_default_that_was_good_stays_while_its_types_are_not_served() {
+    fn good_default_stays_while_its_types_are_not_served() {
         let text = "whitelist: [things.example.com]\n";
         let decision = decide(Some(text), text);
         assert_eq!((decision.default.is_built_in, decision.default.problem), (false, None));
     }
 
     #[test]
-    fn a_broken_edit_is_reported_and_the_last_good_one_stays() {
+    fn broken_edit_is_reported_and_the_last_good_default_stays() {
         for (text, named) in
             [("blacklist: {", "annotation meshery.layer5.io/informer_config"), ("blacklist: ['po ds']", "blacklist[0]")]
         {

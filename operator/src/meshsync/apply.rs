@@ -1,4 +1,5 @@
-//! Step four: makes the children be as built. Server-side apply; nothing is sent for a child that is as it ought to be.
+//! Step four: applies the built children with server-side apply. It sends nothing for a child that already has every
+//! desired field.
 
 use http::Request;
 use kube::api::PostParams;
@@ -13,22 +14,23 @@ use super::validate::{Broker, Validated};
 use crate::error::Error;
 use crate::quantity::nanos;
 
-/// Hash of what was applied last: tells a field that is no longer wanted from one that somebody else added.
+/// Annotation with a hash of what was applied last. It distinguishes a field that is no longer desired from one that
+/// another client added.
 const APPLIED_HASH: &str = "meshery.layer5.io/applied-hash";
 
-/// Children that are in place: the only input of status.
+/// The applied children: the only input of status.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Applied {
-    /// What they were built from.
+    /// The input from which they were built.
     pub input: Validated,
-    /// Kind and name of those that had to be written.
+    /// Kinds and names of the children that had to be written.
     pub written: Vec<String>,
-    /// Kind and name of those that were removed.
+    /// Kinds and names of the children that were deleted.
     pub removed: Vec<String>,
 }
 
-/// Creates the Secret of a managed broker; gives whether there was none. It is never applied over: its token must not
-/// change under the pods.
+/// Creates the Secret of a managed broker and returns whether it was missing. An existing Secret is never overwritten,
+/// because running pods use its token.
 ///
 /// # Errors
 /// The request that failed.
@@ -39,7 +41,7 @@ pub async fn ensure_broker_secret(client: &Client, input: &Validated, exists: bo
     let api = Api::namespaced(client.clone(), &input.identity.namespace);
     match api.create(&PostParams::default(), &secret(input, &new_token()?)).await {
         Ok(_) => Ok(true),
-        // It came between our look and now.
+        // Another client created it after our read.
         Err(kube::Error::Api(status)) if status.code == 409 => Ok(true),
         Err(error) => Err(Error::api("create the broker's Secret")(error)),
     }
@@ -48,7 +50,7 @@ pub async fn ensure_broker_secret(client: &Client, input: &Validated, exists: bo
 /// Applies the children in order.
 ///
 /// # Errors
-/// The first request that failed; what comes after it is left for the next time.
+/// The first request that failed; the next reconciliation applies the remaining children.
 pub async fn apply(client: &Client, input: Validated, built: Built) -> Result<Applied, Error> {
     let mut written = Vec::new();
     for child in built.children {
@@ -60,7 +62,7 @@ pub async fn apply(client: &Client, input: Validated, built: Built) -> Result<Ap
     Ok(Applied { input, written, removed })
 }
 
-/// Whether the child had to be written.
+/// Applies a child and returns whether it had to be written.
 async fn apply_child(client: &Client, child: &Child) -> Result<bool, Error> {
     let path = format!("{}/{}", child.collection, child.name);
     let mut desired = child.body.clone();
@@ -75,7 +77,7 @@ async fn apply_child(client: &Client, child: &Child) -> Result<bool, Error> {
     let live = get(client, &path, child.kind).await?.unwrap_or_default();
     if live.pointer("/metadata/deletionTimestamp").is_some() {
         return Err(Error::Waiting(format!(
-            "{} {} is being deleted; it is made anew after that",
+            "{} {} is being deleted; it is recreated afterwards",
             child.kind, child.name
         )));
     }
@@ -90,7 +92,7 @@ async fn apply_child(client: &Client, child: &Child) -> Result<bool, Error> {
     let action = format!("apply {} {}", child.kind, child.name);
     match client.request::<Value>(request).await {
         Ok(_) => Ok(true),
-        // Most fields of a StatefulSet, its volumes among them, cannot be changed: it makes way for a new one.
+        // Most fields of a StatefulSet, such as its volumes, cannot be changed, so it is deleted and recreated.
         Err(kube::Error::Api(status)) if status.code == 422 && child.kind == "StatefulSet" && !live.is_null() => {
             delete(client, &path, child.kind).await?;
             Err(Error::Waiting(format!("{} {} is replaced: {}", child.kind, child.name, status.message)))
@@ -99,14 +101,14 @@ async fn apply_child(client: &Client, child: &Child) -> Result<bool, Error> {
     }
 }
 
-/// Whether `live` has every field that `desired` sets, with its value. What others added is not our business, but a list
-/// is wholly ours: a rule more in a role is a right more.
+/// Whether `live` has every field that `desired` sets, with the same value. Fields that other clients added are
+/// ignored, but a list must match completely: an additional rule in a role is an additional right.
 fn holds(live: &Value, desired: &Value) -> bool {
     match (live, desired) {
         (Value::Object(live), Value::Object(desired)) => desired.iter().all(|(key, value)| match live.get(key) {
             Some(live) if QUANTITIES.contains(&key.as_str()) => holds_quantities(live, value),
             Some(live) => holds(live, value),
-            // The server stores nothing that is empty.
+            // The server does not store empty values.
             None => is_empty(value),
         }),
         (Value::Array(live), Value::Array(desired)) => {
@@ -116,7 +118,7 @@ fn holds(live: &Value, desired: &Value) -> bool {
     }
 }
 
-/// Fields that hold quantities by name, which the server stores in another spelling than it was given: `0.5` as `500m`.
+/// Fields that contain named quantities, which the server may store in another spelling: `0.5` as `500m`.
 const QUANTITIES: [&str; 2] = ["requests", "limits"];
 
 fn holds_quantities(live: &Value, desired: &Value) -> bool {
@@ -136,7 +138,7 @@ fn is_empty(value: &Value) -> bool {
     }
 }
 
-/// Fields without value are not ours.
+/// Removes fields without a value, which we do not own.
 pub(super) fn prune_nulls(value: &mut Value) {
     match value {
         Value::Object(map) => {
@@ -155,8 +157,8 @@ fn hash(text: &str) -> u64 {
     hasher.finish()
 }
 
-/// 256 random bits. The first letter keeps nats-server, which reads the token as a value of its configuration, from taking
-/// it for a number.
+/// A token of 256 random bits. nats-server reads it as a value of its configuration; the leading letter prevents it
+/// from parsing a number.
 fn new_token() -> Result<String, Error> {
     let mut bytes = [0_u8; 32];
     getrandom::fill(&mut bytes).map_err(Error::Random)?;
@@ -170,7 +172,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn additions_of_others_are_left_alone_and_changes_of_ours_are_not() {
+    fn additions_of_others_are_ignored_and_changes_to_our_fields_are_detected() {
         let desired = json!({"a": 1, "list": [{"x": 1}], "none": []});
         assert!(holds(&json!({"a": 1, "b": 2, "list": [{"x": 1, "defaulted": true}]}), &desired));
         assert!(!holds(&json!({"a": 2, "list": [{"x": 1}]}), &desired));
@@ -179,24 +181,24 @@ mod tests {
     }
 
     #[test]
-    fn another_spelling_of_the_same_is_the_same() {
+    fn other_spelling_of_a_quantity_is_no_change() {
         let desired =
             json!({"resources": {"limits": {"cpu": "0.5", "memory": "1024Mi"}}, "affinity": {}, "nodes": {"a": {}}});
         let live = |cpu: &str| json!({"resources": {"limits": {"cpu": cpu, "memory": "1Gi"}}});
         assert!(holds(&live("500m"), &desired));
         assert!(!holds(&live("501m"), &desired));
-        assert!(!holds(&json!({"env": "500m"}), &json!({"env": "0.5"})), "only where quantities stand");
+        assert!(!holds(&json!({"env": "500m"}), &json!({"env": "0.5"})), "only in fields of quantities");
     }
 
     #[test]
-    fn a_field_without_value_is_not_ours() {
+    fn field_without_a_value_is_ignored() {
         let mut value = json!({"a": null, "b": {"c": null, "d": [{"e": null}]}});
         prune_nulls(&mut value);
         assert_eq!(value, json!({"b": {"d": [{}]}}));
     }
 
     #[test]
-    fn tokens_are_long_different_and_no_number() {
+    fn tokens_are_long_and_unique_and_do_not_read_as_numbers() {
         let (a, b) = (new_token().unwrap(), new_token().unwrap());
         assert_eq!(a.len(), 65);
         assert_ne!(a, b);

@@ -14,7 +14,7 @@ use crate::metrics::Metrics;
 
 /// State that all reconciliations share.
 pub struct Context {
-    /// For all requests.
+    /// Client for all requests.
     pub client: Client,
     /// What every MeshSync depends on; `None` until all of it has been read once.
     pub cluster_info: watch::Receiver<Option<ClusterInfo>>,
@@ -22,7 +22,7 @@ pub struct Context {
     pub defaults: Defaults,
     /// Metrics of reconciliations.
     pub metrics: Metrics,
-    /// The revision that an agent has not acknowledged yet, and since when; by the uid of the MeshSync.
+    /// For each uid of a MeshSync, the revision that its agent has not acknowledged yet, and since when.
     pub waiting: Mutex<HashMap<String, (String, Instant)>>,
     /// Writes events.
     pub events: Events,

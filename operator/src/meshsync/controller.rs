@@ -1,4 +1,4 @@
-//! Puts the five steps in order for one MeshSync, whenever something that concerns it changes.
+//! Runs the five steps for a MeshSync whenever it, or something that it depends on, changes.
 
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
@@ -20,18 +20,18 @@ use super::status::{Outcome, status};
 use super::validate::{Validated, validate};
 use crate::error::{Class, Error};
 
-/// How long an agent may take to put a configuration in force before its pod is replaced.
+/// How long an agent may take to apply a configuration before the operator replaces its pod.
 const ACKNOWLEDGE_WITHIN: Duration = Duration::from_secs(60);
-/// A MeshSync with which all is well is looked at again after this, and up to as long again.
+/// Time until a healthy MeshSync is reconciled again; spread over up to twice this time.
 const RELAX: Duration = Duration::from_secs(1800);
 
-/// Secrets of others are looked at this often: watching all Secrets of the cluster for them would be too much.
+/// How often to read Secrets that users created: watching all Secrets of the cluster for them would be too expensive.
 const SECRETS_EVERY: Duration = Duration::from_secs(60);
 
 /// Reconciles one MeshSync.
 ///
 /// # Errors
-/// What [`on_error`] decides about.
+/// The error, from which [`on_error`] decides when to try again.
 pub async fn reconcile(meshsync: Arc<MeshSync>, context: Arc<Context>) -> Result<Action, Error> {
     let started = Instant::now();
     let result = reconcile_once(&meshsync, &context).await;
@@ -50,7 +50,8 @@ async fn reconcile_once(meshsync: &MeshSync, context: &Context) -> Result<Action
     let read = async || dereference(&context.client, meshsync.clone(), cluster_info.clone()).await;
     let mut input = read().await?;
     let (mut validated, mut findings) = validate(&input, &context.defaults);
-    // Before anything that carries its version, or the first pods would be replaced at once.
+    // The Secret comes before the children that contain its version: otherwise the first pods would be replaced at
+    // once.
     if let Some(wanted) = &validated
         && ensure_broker_secret(&context.client, wanted, input.broker_secret_exists).await?
     {
@@ -96,7 +97,7 @@ async fn reconcile_children(
     let settled = is_settled(input, &validated);
     if must_restart(context, input, &validated, settled) {
         let message = format!(
-            "the agent has not put configuration {} in force within {} s: its pod is replaced",
+            "the agent has not applied configuration {} within {} s: its pod is replaced",
             validated.config.revision,
             ACKNOWLEDGE_WITHIN.as_secs()
         );
@@ -109,7 +110,7 @@ async fn reconcile_children(
     Ok(applied)
 }
 
-/// What the agent was granted, less what may not be granted any more: that would fail the role as a whole.
+/// Returns the agent's present rights without those that may no longer be granted, which would fail the whole role.
 fn still_grantable(input: &Dereferenced) -> Vec<PolicyRule> {
     let mut rules = input.granted.clone();
     for rule in &mut rules {
@@ -120,13 +121,13 @@ fn still_grantable(input: &Dereferenced) -> Vec<PolicyRule> {
     rules
 }
 
-/// Whether the agent has put in force what it is to be given.
+/// Whether the agent has applied the desired configuration.
 fn is_settled(input: &Dereferenced, validated: &Validated) -> bool {
     let agent = input.meshsync.status.as_ref().and_then(|status| status.agent.as_ref());
     agent.is_some_and(|agent| agent.applied_revision == validated.config.revision)
 }
 
-/// Whether the agent was given this configuration long ago, runs, and still has not put it in force.
+/// Whether the agent is running but has not applied this configuration for too long.
 fn must_restart(context: &Context, input: &Dereferenced, validated: &Validated, settled: bool) -> bool {
     let mut waiting = context.waiting.lock().unwrap_or_else(PoisonError::into_inner);
     let (uid, revision) = (&validated.identity.uid, &validated.config.revision);
@@ -142,7 +143,7 @@ fn must_restart(context: &Context, input: &Dereferenced, validated: &Validated, 
     since.elapsed() >= ACKNOWLEDGE_WITHIN && input.restarted_for.as_ref() != Some(revision)
 }
 
-/// Everything else that matters comes as a change; only what nobody tells is waited for.
+/// Returns when to reconcile again. Most changes trigger a reconciliation by themselves; this covers those that do not.
 fn next(input: &Dereferenced, applied: &Applied) -> Action {
     if !is_settled(input, &applied.input) {
         return Action::requeue(ACKNOWLEDGE_WITHIN / 4);
@@ -153,7 +154,7 @@ fn next(input: &Dereferenced, applied: &Applied) -> Action {
     if input.names_secrets {
         return Action::requeue(SECRETS_EVERY);
     }
-    // Spread by uid, so that a thousand MeshSyncs do not come at the same moment.
+    // Spread by uid, so that a thousand MeshSyncs are not reconciled at the same moment.
     let spread = applied.input.identity.uid.bytes().fold(0_u64, |sum, byte| sum * 31 % 1800 + u64::from(byte));
     Action::requeue(RELAX + Duration::from_secs(spread % 1800))
 }
@@ -173,7 +174,7 @@ async fn write_status(client: &Client, input: &Dereferenced, now: MeshSyncStatus
     let params = PatchParams::apply(OPERATOR_FIELD_MANAGER).force();
     match api.patch_status(&name, &params, &Patch::Apply(&patch)).await {
         Ok(_) => Ok(()),
-        // It was deleted meanwhile.
+        // The MeshSync was deleted meanwhile.
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
         Err(error) => Err(Error::api(format!("write the status of MeshSync {namespace}/{name}"))(error)),
     }

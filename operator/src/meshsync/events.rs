@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn a_problem_is_announced_once_and_again_after_a_change_or_recovery() {
+    fn problem_is_announced_once_and_again_after_a_change_or_recovery() {
         let announced = Announced::default();
         let a = condition(RESOLVED, "NothingSelected", "the first cause");
         let b = condition(RESOLVED, "NothingSelected", "the second cause");
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn mistakes_are_told_apart_from_slow_starts() {
+    fn mistakes_are_distinguished_from_slow_starts() {
         for (type_, reason, wrong) in [
             (RESOLVED, "Resolved", false),
             (RESOLVED, "UnknownType", true),
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn a_note_is_cut_by_bytes_and_between_characters() {
+    fn note_is_cut_by_bytes_and_between_characters() {
         assert_eq!(cut("ä".repeat(512)), "ä".repeat(512));
         let long = cut(format!("a{}", "ä".repeat(600)));
         assert!(long.len() == 1024 && long.ends_with("ä…"), "{} bytes", long.len());

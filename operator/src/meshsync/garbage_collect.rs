@@ -159,7 +159,7 @@ pub(super) async fn remove_unwanted_broker(client: &Client, input: &Validated) -
     let mut removed = Vec::new();
     for (kind, path) in orphans {
         let Some(live) = get(client, &path, kind).await? else { continue };
-        // An object of somebody else that has this name stays.
+        // An object with this name that somebody else created stays.
         let label = live.pointer("/metadata/labels").and_then(|labels| labels.get(LABEL_MESHSYNC_UID));
         if label.and_then(Value::as_str) != Some(&input.identity.uid) {
             continue;

@@ -6,7 +6,7 @@ use kube::ResourceExt;
 use meshsync_crds::MeshSync;
 use meshsync_crds::names::{LABEL_MESHSYNC_NAME, LABEL_MESHSYNC_NAMESPACE, LABEL_MESHSYNC_UID};
 
-/// Who a MeshSync is.
+/// Identity of a MeshSync.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Identity {
     /// Its namespace, which is that of its namespaced children.
@@ -18,7 +18,7 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// Who `meshsync` is.
+    /// The identity of `meshsync`.
     #[must_use]
     pub fn of(meshsync: &MeshSync) -> Self {
         Self {
@@ -40,13 +40,15 @@ impl Identity {
         format!("{}-broker", self.name)
     }
 
-    /// Name of the cluster-scoped objects. Colons keep two MeshSyncs apart whose names hold dashes.
+    /// Name of the cluster-scoped objects. Colons keep the names of two MeshSyncs distinct if their own names contain
+    /// dashes.
     #[must_use]
     pub fn cluster_scoped(&self) -> String {
         format!("meshsync:{}:{}", self.namespace, self.name)
     }
 
-    /// Name of the agent's FlowSchema, which may not hold colons. A namespace holds no dots.
+    /// Name of the agent's FlowSchema, which may not contain colons. The dots are unambiguous, because a namespace
+    /// contains none.
     #[must_use]
     pub fn flow_schema(&self) -> String {
         format!("meshsync.{}.{}", self.namespace, self.name)
@@ -68,7 +70,7 @@ impl Identity {
         .into()
     }
 
-    /// Labels by which pods of a component are found; never changed, since selectors are immutable.
+    /// Labels that select the pods of a component. They never change, because selectors are immutable.
     #[must_use]
     pub fn selector(&self, component: &str) -> BTreeMap<String, String> {
         [("app.kubernetes.io/component", component), (LABEL_MESHSYNC_UID, &self.uid)]

@@ -1,4 +1,4 @@
-//! Step five: what to tell, computed from what is applied. Pure.
+//! Step five: computes the status from what was applied. Pure.
 
 use k8s_openapi::jiff::Timestamp;
 use meshsync_crds::conditions::{
@@ -15,23 +15,23 @@ use super::dereference::Dereferenced;
 use super::validate::{Broker, Findings};
 use crate::error::Error;
 
-/// What the schema takes of `tiers.presence.failedGroups`.
+/// Most items that the schema allows in `tiers.presence.failedGroups`.
 const MAX_FAILED_GROUPS: usize = 256;
-/// What the schema takes of `tiers.inspection.refused`; the condition tells how many there are.
+/// Most items that the schema allows in `tiers.inspection.refused`; the condition reports the full number.
 const MAX_REFUSED: usize = 512;
 
-/// What a reconciliation came to.
+/// Result of a reconciliation.
 #[derive(Debug)]
 pub enum Outcome<'a> {
-    /// Everything is in place.
+    /// All children are applied.
     Applied(&'a Applied),
-    /// Nothing could be built.
+    /// The children could not be built.
     Nothing,
-    /// Applying failed.
+    /// The children could not be applied.
     Failed(&'a Error),
 }
 
-/// The status, without `agent`, which is the agent's own.
+/// The status without `agent`, which the agent itself writes.
 #[must_use]
 pub fn status(input: &Dereferenced, findings: &Findings, outcome: &Outcome<'_>, now: Timestamp) -> MeshSyncStatus {
     let before = input.meshsync.status.clone().unwrap_or_default();
@@ -105,9 +105,9 @@ fn authorized(findings: &Findings, outcome: &Outcome<'_>) -> Verdict {
     match outcome {
         Outcome::Failed(error) => Verdict::no(error.reason(), error.to_string()),
         Outcome::Nothing if findings.agent_exists => {
-            Verdict::unknown("NothingSelected", "what the agent was granted stays as it is")
+            Verdict::unknown("NothingSelected", "the agent keeps the rights that it has")
         }
-        Outcome::Nothing => Verdict::unknown("NothingSelected", "there is nothing to grant"),
+        Outcome::Nothing => Verdict::unknown("NothingSelected", "no rights are granted"),
         Outcome::Applied(_) if findings.refused.is_empty() => {
             Verdict::yes("Granted", "the agent may read every selected type")
         }
@@ -122,8 +122,9 @@ fn authorized(findings: &Findings, outcome: &Outcome<'_>) -> Verdict {
 fn broker_available(input: &Dereferenced, outcome: &Outcome<'_>) -> Verdict {
     if !input.missing_secrets.is_empty() {
         let missing = input.missing_secrets.join(", ");
-        let message =
-            format!("spec.broker.external names what does not exist: {missing}; create it and the agent starts");
+        let message = format!(
+            "spec.broker.external refers to something that does not exist: {missing}; the agent starts once you create it"
+        );
         return Verdict::no("SecretNotFound", message);
     }
     match outcome {
@@ -136,13 +137,13 @@ fn broker_available(input: &Dereferenced, outcome: &Outcome<'_>) -> Verdict {
     }
 }
 
-/// Nobody but the agent talks to an external broker: its word counts.
+/// Only the agent connects to an external broker, so its report decides.
 fn external_available(input: &Dereferenced, url: &str) -> Verdict {
     let Some(agent) = input.meshsync.status.as_ref().and_then(|status| status.agent.as_ref()) else {
         return Verdict::unknown("NotReported", "the agent has not reported yet");
     };
     match &agent.broker {
-        // After a change of the URL, what there is was said by an agent that still has the old one.
+        // After a change of the URL, the report is that of an agent that still has the old URL.
         Some(broker) if broker.url != url => {
             Verdict::unknown("NotReported", format!("the agent has not reported on {url} yet"))
         }
@@ -155,7 +156,7 @@ fn external_available(input: &Dereferenced, url: &str) -> Verdict {
         }
         None => Verdict::unknown(
             "NotReported",
-            "the agent's report does not hold its broker: the agent or the CustomResourceDefinition is of an older release",
+            "the agent's report does not contain its broker: the agent or the CustomResourceDefinition is of an older release",
         ),
     }
 }
@@ -168,21 +169,22 @@ fn agent_available(input: &Dereferenced, outcome: &Outcome<'_>, agent: Option<&A
     match agent {
         _ if !input.agent_available => {
             let pod = format!("kubectl get pods -n {} -l {}", applied.input.identity.namespace, pod_selector(applied));
-            let why = agent.and_then(failing).map(|failing| format!("; it last said: {failing}")).unwrap_or_default();
+            let why =
+                agent.and_then(failing).map(|failing| format!("; it last reported: {failing}")).unwrap_or_default();
             Verdict::no("Starting", format!("the agent's pod is not available yet{why}; see {pod}"))
         }
         Some(agent) if agent.applied_revision == *wanted => {
             let but = failing(agent).map(|failing| format!("; {failing}")).unwrap_or_default();
-            Verdict::yes("Acknowledged", format!("the agent has put configuration {wanted} in force{but}"))
+            Verdict::yes("Acknowledged", format!("the agent has applied configuration {wanted}{but}"))
         }
         Some(AgentStatus { rejected_revision: Some(rejected), message, .. }) if rejected == wanted => {
             Verdict::no("Rejected", message.clone())
         }
-        _ => Verdict::no("Acknowledging", format!("the agent has not put configuration {wanted} in force yet")),
+        _ => Verdict::no("Acknowledging", format!("the agent has not applied configuration {wanted} yet")),
     }
 }
 
-/// What fails while everything else works.
+/// Describes types that fail while everything else works.
 fn failing(agent: &AgentStatus) -> Option<String> {
     let first = agent.failing.first()?;
     let rest = match agent.failing_types {
@@ -192,7 +194,7 @@ fn failing(agent: &AgentStatus) -> Option<String> {
     Some(format!("{} cannot be read{rest} ({}): {}", first.type_, first.reason, first.message))
 }
 
-/// Whether what could be watched is published, although some types could not be.
+/// Whether the agent publishes every type that it can watch, although some types fail.
 fn is_published_but_for_some(agent: &AgentStatus) -> bool {
     let is_connected = agent.broker.as_ref().is_some_and(|broker| broker.connected);
     let some_fail = agent.failing_types > 0 && agent.types > 0;
@@ -203,18 +205,18 @@ fn pod_selector(applied: &Applied) -> String {
     format!("{}={}", meshsync_crds::names::LABEL_MESHSYNC_NAME, applied.input.identity.name)
 }
 
-/// What an agent said that all is well is no longer known to be true once it is gone.
+/// Turns a good report into an unknown state once the agent's pod is gone.
 fn silent(agent: &AgentStatus) -> Verdict {
     let when = agent.reported_at.as_ref().map(|at| format!(" at {}", at.0)).unwrap_or_default();
-    Verdict::unknown("AgentUnavailable", format!("the agent last said so{when}; its pod is not available now"))
+    Verdict::unknown("AgentUnavailable", format!("the agent last reported this{when}; its pod is not available now"))
 }
 
 fn published(input: &Dereferenced, agent: Option<&AgentStatus>) -> Verdict {
     let Some(agent) = agent else { return Verdict::unknown("NotReported", "the agent has not reported yet") };
     match agent.phase {
         AgentPhase::Live if !input.agent_available => silent(agent),
-        AgentPhase::Live => Verdict::yes("Live", "everything that is watched is with the broker"),
-        // What is refused or rejected is told by other conditions; what could be watched is published.
+        AgentPhase::Live => Verdict::yes("Live", "the broker has every watched object"),
+        // Other conditions report what is refused or rejected; the agent publishes every type that it can watch.
         AgentPhase::Degraded
             if agent.outbox == 0 && agent.behind_since.is_none() && agent.rejected_revision.is_some() =>
         {
@@ -223,11 +225,11 @@ fn published(input: &Dereferenced, agent: Option<&AgentStatus>) -> Verdict {
         AgentPhase::Degraded if is_published_but_for_some(agent) && !input.agent_available => silent(agent),
         AgentPhase::Degraded if is_published_but_for_some(agent) => Verdict::yes("Live", agent.message.clone()),
         AgentPhase::Degraded => Verdict::no("Degraded", agent.message.clone()),
-        AgentPhase::Discovering => Verdict::no("Discovering", "the agent finds out what there is"),
+        AgentPhase::Discovering => Verdict::no("Discovering", "the agent is reading which types the cluster has"),
         AgentPhase::Synchronizing => {
             Verdict::no("Synchronizing", format!("{} types are not listed completely yet", agent.pending_types))
         }
-        AgentPhase::Stopping => Verdict::no("Stopping", "the agent stops"),
+        AgentPhase::Stopping => Verdict::no("Stopping", "the agent is stopping"),
     }
 }
 
@@ -257,7 +259,7 @@ mod tests {
     fn external(broker: Option<AgentBrokerStatus>) -> Verdict {
         let mut input = dereferenced(json!({"broker": {"external": {"url": "nats://new:4222"}}}), &[]);
         input.agent_available = true;
-        // What it says for people must not matter.
+        // The message for people must not matter.
         let agent = AgentStatus { broker, message: "no connection to the broker".into(), ..AgentStatus::default() };
         input.meshsync.status = Some(MeshSyncStatus { agent: Some(agent), ..MeshSyncStatus::default() });
         external_available(&input, "nats://new:4222")
@@ -268,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn an_external_broker_is_what_the_agent_says_of_it() {
+    fn condition_of_an_external_broker_follows_the_agents_report() {
         let connected = external(connection("nats://new:4222", None));
         assert_eq!(connected, Verdict::yes("Connected", "the agent is connected to nats://new:4222"));
         let said = "the agent cannot connect to nats://new:4222: DNS error; check spec.broker.external";
@@ -277,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_dead_agent_said_is_not_known_to_be_true() {
+    fn good_report_of_a_dead_agent_becomes_unknown() {
         let mut input = dereferenced(json!({"broker": {"external": {"url": "nats://new:4222"}}}), &[]);
         let agent = |phase| AgentStatus {
             broker: connection("nats://new:4222", None),
@@ -291,15 +293,15 @@ mod tests {
         input.agent_available = true;
         assert_eq!(published(&input, Some(&live)).status, Some(true));
         input.agent_available = false;
-        let said = "the agent last said so at 2026-11-25T08:00:00Z; its pod is not available now";
+        let said = "the agent last reported this at 2026-11-25T08:00:00Z; its pod is not available now";
         assert_eq!(published(&input, Some(&live)), Verdict::unknown("AgentUnavailable", said));
         assert_eq!(external_available(&input, "nats://new:4222"), Verdict::unknown("AgentUnavailable", said));
-        // What is wrong stays told: an agent without a broker is not ready, and lives.
+        // A bad report stays: an agent without a broker is not ready, but it runs.
         assert_eq!(published(&input, Some(&agent(AgentPhase::Degraded))), Verdict::no("Degraded", "behind"));
     }
 
     #[test]
-    fn a_type_that_fails_is_named_and_keeps_nothing_from_being_ready() {
+    fn failing_type_is_named_and_does_not_make_the_meshsync_unready() {
         let mut input = dereferenced(json!({}), &[]);
         input.agent_available = true;
         let failing = FailingType {
@@ -320,7 +322,7 @@ mod tests {
         let said = "widgets.example.com cannot be read (ServerError): no webhook";
         assert_eq!(super::failing(&agent).as_deref(), Some(said));
         assert_eq!(published(&input, Some(&agent)), Verdict::yes("Live", agent.message.clone()));
-        // What else is wrong counts as ever.
+        // Other problems still count.
         let behind = AgentStatus { behind_since: Some(Time(Timestamp::UNIX_EPOCH)), ..agent.clone() };
         assert_eq!(published(&input, Some(&behind)).status, Some(false));
         let lost = AgentStatus { broker: connection("nats://b:4222", Some("DNS error")), ..agent.clone() };
@@ -332,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_agent_says_of_the_broker_before_is_not_taken_for_the_new_one() {
+    fn report_about_the_previous_broker_does_not_apply_to_the_new_broker() {
         let verdict = external(connection("nats://old:4222", None));
         let said = "the agent has not reported on nats://new:4222 yet";
         assert_eq!(verdict, Verdict::unknown("NotReported", said));
