@@ -1,4 +1,4 @@
-//! API servers of the test's own behind the API server's aggregation layer, as metrics adapters and KubeVirt have them.
+//! Test API servers behind the aggregation layer, like those of metrics adapters and KubeVirt.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -20,14 +20,14 @@ use crate::lab::NODE_IP;
 /// Version of every group that is served here.
 const VERSION: &str = "v1";
 
-/// What such a server answers to everything but discovery.
+/// The answer of such a server to everything except discovery.
 #[derive(Clone, Copy, Debug)]
 pub enum Manner {
-    /// That there is nothing.
+    /// Not found.
     NotFound,
-    /// Nothing, ever.
+    /// No answer, ever.
     Hangs,
-    /// 200 with a page for people.
+    /// 200 with an HTML page.
     Lies,
 }
 
@@ -64,7 +64,7 @@ impl AggregatedServer {
             }
         });
         let task = tokio::spawn(async move {
-            // Whoever asks then sees that it ended.
+            // Its clients notice that it ended.
             let _ended = axum::serve(listener, router).await;
         });
         cluster.apply(registration(group, port)).await?;

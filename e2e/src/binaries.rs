@@ -1,4 +1,4 @@
-//! Our own binaries, as the workspace built them.
+//! The workspace's own binaries.
 
 use std::path::PathBuf;
 
@@ -10,9 +10,9 @@ use crate::process::Daemon;
 /// Path of one of the workspace's binaries, from the same build profile as the running program.
 ///
 /// # Errors
-/// When it is not there: cargo builds another package's binaries only when told to.
+/// When it does not exist: cargo builds the binaries of another package only on request.
 pub fn binary(name: &str) -> Result<PathBuf> {
-    let current = std::env::current_exe().context("cannot tell where this program lies")?;
+    let current = std::env::current_exe().context("cannot find this program's own path")?;
     let dir = current.parent().context("a program lies in a directory")?;
     // Tests lie one directory below the profile's own.
     let profile = if dir.ends_with("deps") { dir.parent().unwrap_or(dir) } else { dir };
@@ -22,7 +22,7 @@ pub fn binary(name: &str) -> Result<PathBuf> {
 }
 
 impl Lab {
-    /// The agent, without arguments, to be configured and started.
+    /// The agent, without arguments; the caller configures and starts it.
     ///
     /// ```no_run
     /// # fn example(lab: &meshsync_e2e::Lab, cluster: &meshsync_e2e::cluster::Cluster) -> anyhow::Result<()> {
@@ -37,7 +37,7 @@ impl Lab {
         self.agent_named("meshsync-agent")
     }
 
-    /// As [`agent`](Self::agent), with a log of its own: for one more beside another.
+    /// As [`agent`](Self::agent), with its own log: for a second agent beside the first.
     ///
     /// # Errors
     /// When the workspace's binaries are not built.
@@ -45,7 +45,7 @@ impl Lab {
         Ok(self.daemon(name, binary("meshsync-agent")?))
     }
 
-    /// The operator, without arguments, to be configured and started.
+    /// The operator, without arguments; the caller configures and starts it.
     ///
     /// # Errors
     /// When the workspace's binaries are not built.

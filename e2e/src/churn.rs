@@ -1,4 +1,4 @@
-//! A cluster in which something always changes: the background of every fault.
+//! Churn: objects that change all the time, in the background of every fault.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -27,8 +27,8 @@ pub struct Write {
     pub version: Option<u64>,
 }
 
-/// Creates, changes and deletes ConfigMaps of one namespace until it is stopped; what fails while the API server is away
-/// is tried again with the next name.
+/// Creates, changes and deletes ConfigMaps of one namespace until it is stopped. A write that fails while the API
+/// server is away is followed by a write of the next name.
 #[derive(Debug)]
 pub struct Churn {
     writes: Arc<Mutex<Vec<Write>>>,
@@ -56,7 +56,7 @@ impl Churn {
         Ok(Self { writes, stopping, task })
     }
 
-    /// Ends it; gives all writes that the API server accepted, in their order.
+    /// Stops, and returns all writes that the API server accepted, in their order.
     pub async fn stop(&mut self) -> Vec<Write> {
         self.stopping.store(true, Ordering::Relaxed);
         // A task that panicked has shown why.

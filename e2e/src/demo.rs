@@ -1,4 +1,4 @@
-//! The main job, shown on a cluster with real pods, every step measured.
+//! Demonstrates the system on a cluster with real pods, and measures every step.
 
 #![allow(clippy::indexing_slicing, reason = "a missing field of a JSON value reads as null")]
 
@@ -17,7 +17,7 @@ use crate::system::{NAME, NAMESPACE, System};
 
 const DEADLINE: Duration = Duration::from_secs(120);
 
-/// What the demonstration measured.
+/// Figures of the demonstration.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct Figures {
     /// Objects that the subscriber holds.
@@ -39,7 +39,7 @@ pub struct Figures {
 /// Installs the system in `cluster` and shows what it does.
 ///
 /// # Errors
-/// The first step that does not happen.
+/// The first step that fails.
 pub async fn show(cluster: &Cluster) -> Result<Figures> {
     let mut figures = Figures::default();
     let system = System::install(cluster).await?;
@@ -50,11 +50,11 @@ pub async fn show(cluster: &Cluster) -> Result<Figures> {
     Ok(figures)
 }
 
-/// A first agent and an empty broker once more: a subscriber that is there already sees the snapshot from its first object
-/// on.
+/// Starts another agent with an empty broker, so that a waiting subscriber sees the snapshot from its first object.
 async fn snapshot_arrives(cluster: &Cluster, system: &System<'_>, figures: &mut Figures) -> Result<Consumer> {
-    say("starting the agent anew, with an empty broker and a subscriber waiting");
-    // No node has the label. An agent that ran would store everything again at once, and the next one only go on from it.
+    say("starting the agent again, with an empty broker and a waiting subscriber");
+    // No node has the label, so no agent runs: a running agent would store everything again at once, and the next agent
+    // would resume from that.
     let park = |label: Value| json!({"spec": {"agent": {"nodeSelector": {"meshery.layer5.io/parked": label}}}});
     system.patch(&park("true".into())).await?;
     await_condition("the agent has ended", DEADLINE, async || Ok(agent_processes(cluster)?.is_empty().then_some(())))
@@ -80,7 +80,7 @@ async fn snapshot_arrives(cluster: &Cluster, system: &System<'_>, figures: &mut 
     });
     equal.await.context(last)?;
     system.await_ready().await?;
-    let first = consumer.view().first.context("no message came")?;
+    let first = consumer.view().first.context("no message arrived")?;
     figures.first_object_ms = first.saturating_duration_since(process.started).as_millis();
     figures.snapshot_ms = grown.saturating_duration_since(process.started).as_millis();
     figures.objects = consumer.view().len();
@@ -100,8 +100,10 @@ async fn type_leaves(system: &System<'_>, consumer: &Consumer, figures: &mut Fig
     let blacklist = ["events", "leases.coordination.k8s.io", "configmaps"];
     system.patch(&json!({"spec": {"informer_config": {"blacklist": blacklist}}})).await?;
     let answered = Instant::now();
-    await_condition("they leave", DEADLINE, async || Ok((consumer.view().count("v1", "ConfigMap") == 0).then_some(())))
-        .await?;
+    await_condition("the ConfigMaps leave", DEADLINE, async || {
+        Ok((consumer.view().count("v1", "ConfigMap") == 0).then_some(()))
+    })
+    .await?;
     figures.blacklist_ms = answered.elapsed().as_millis();
     system.await_ready().await?;
     say(format!("all gone {} ms after the edit was accepted", figures.blacklist_ms));
@@ -115,7 +117,7 @@ async fn events_arrive(cluster: &Cluster, consumer: &Consumer, figures: &mut Fig
     cluster.kubectl(deployment).await?;
     let answered = Instant::now();
     let held = || consumer.view().keys().any(|key| key.kind == "Deployment" && key.name == "hello");
-    await_condition("it arrives", DEADLINE, async || Ok(held().then_some(()))).await?;
+    await_condition("the Deployment arrives", DEADLINE, async || Ok(held().then_some(()))).await?;
     figures.event_ms = answered.elapsed().as_millis();
     cluster.kubectl(["delete", "deployment", "hello", "-n", "default"]).await?;
     await_condition("it leaves", DEADLINE, async || Ok((!held()).then_some(()))).await?;

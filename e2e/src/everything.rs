@@ -1,5 +1,5 @@
-//! Everything that a cluster holds, asked with kubectl, or page by page where that is too much: the independent side of every
-//! comparison.
+//! Reads everything that a cluster holds, with kubectl, or page by page if that is too much: the independent side of
+//! every comparison.
 
 #![allow(clippy::indexing_slicing, reason = "a missing field of a JSON value reads as null")]
 
@@ -14,7 +14,7 @@ use crate::equality::fingerprint::{self, Fingerprints};
 use crate::equality::{Differences, compare};
 use crate::stream::{Consumer, View};
 
-/// Types that an agent leaves out unless told otherwise.
+/// Types that an agent does not watch by default.
 pub const NOT_WATCHED: [&str; 3] = ["events", "events.events.k8s.io", "leases.coordination.k8s.io"];
 
 /// Objects of a page: their trees are held at once, and an object may have a megabyte.

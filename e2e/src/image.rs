@@ -27,8 +27,8 @@ pub struct Image {
 }
 
 impl Image {
-    /// An image named `reference` (with a host and a tag, so that nobody completes it) whose entry point is `program`. The
-    /// program lies at the root of the image, under its own name.
+    /// An image named `reference` (with a host and a tag, so that no tool completes it) whose entry point is `program`,
+    /// at the root of the image under its own name.
     #[must_use]
     pub fn new(reference: impl Into<String>, program: PathBuf) -> Self {
         let name = program.file_name().unwrap_or_default().to_string_lossy();
@@ -61,7 +61,7 @@ impl Image {
         Ok(Self::new(reference, program))
     }
 
-    /// Puts the program at `path` inside the image instead.
+    /// Places the program at `path` inside the image.
     #[must_use]
     pub fn at(mut self, path: impl Into<String>) -> Self {
         self.path_inside = path.into();
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn an_archive_names_its_layer_by_its_true_digest_and_is_the_same_each_time() {
+    fn archive_is_reproducible_and_names_its_layer_by_digest() {
         let dir = std::env::temp_dir().join(format!("meshsync-image-{}", std::process::id()));
         std::fs::create_dir_all(&dir).unwrap();
         let image = Image::new("lab.local/self:1", std::env::current_exe().unwrap());

@@ -1,5 +1,5 @@
-//! Operator and agent as processes beside a cluster without nodes, each with its own ServiceAccount's rights: all that a
-//! pod would do, in seconds.
+//! Operator and agent as processes beside a cluster without nodes, each with the rights of its ServiceAccount: the
+//! behaviour of pods, within seconds.
 
 use std::path::PathBuf;
 
@@ -11,11 +11,11 @@ use crate::nats::Nats;
 use crate::process::Daemon;
 use crate::system::{NAME, NAMESPACE, deploy};
 
-/// Where an operator that [`Lab::operator_process`] made tells how it is.
+/// Probe address of an operator of [`Lab::operator_process`].
 pub const OPERATOR_PROBES: &str = "127.0.0.1:11002";
 
 impl Lab {
-    /// The operator with the rights of the manifest, which is applied. The API is not installed.
+    /// Applies the manifest and returns the operator with its rights. Does not install the API.
     ///
     /// # Errors
     /// When the manifest cannot be applied.
@@ -26,10 +26,10 @@ impl Lab {
         Ok(self.operator()?.args(["run", "--namespace", NAMESPACE]).args(images).arg("--kubeconfig").arg(kubeconfig))
     }
 
-    /// The agent with the rights and the configuration that the operator gives to that of the MeshSync of the samples.
+    /// The agent of the samples' MeshSync, with the rights and the configuration that the operator created for it.
     ///
     /// # Errors
-    /// When its ServiceAccount is not there.
+    /// When its ServiceAccount does not exist.
     pub async fn agent_process(&self, cluster: &Cluster, nats: &Nats) -> Result<Daemon> {
         let name = format!("{NAME}-agent");
         let kubeconfig = account_kubeconfig(self, cluster, &name).await?;
@@ -41,13 +41,13 @@ impl Lab {
 /// Writes a kubeconfig of a ServiceAccount in [`NAMESPACE`] into the lab.
 ///
 /// # Errors
-/// When the account is not there.
+/// When the account does not exist.
 pub async fn account_kubeconfig(lab: &Lab, cluster: &Cluster, account: &str) -> Result<PathBuf> {
     let token = cluster.kubectl(["create", "token", "-n", NAMESPACE, account, "--duration=2h"]).await?;
     let path = lab.dir().join(format!("{account}.kubeconfig"));
     std::fs::copy(cluster.kubeconfig(), &path).context("cannot copy the kubeconfig")?;
     let config = ["config", "--kubeconfig", path.to_str().context("a path in UTF-8")?];
-    // A user of its own: that of the cluster's kubeconfig has a certificate, which would win over the token.
+    // A separate user: that of the cluster's kubeconfig has a certificate, which would take precedence over the token.
     let token = format!("--token={}", token.trim());
     cluster.kubectl(config.into_iter().chain(["set-credentials", account, &token])).await?;
     let user = format!("--user={account}");

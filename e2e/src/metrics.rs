@@ -1,4 +1,4 @@
-//! What an agent, and other servers in a lab, say of themselves over HTTP.
+//! Reads probes, metrics and debug pages of agents and other servers in a lab.
 
 use std::time::Duration;
 
@@ -6,10 +6,10 @@ use anyhow::{Context as _, Result};
 use http::Request;
 use serde_json::Value;
 
-/// Where an agent that runs as a process tells how it is.
+/// Probe address of an agent that runs as a process.
 pub const AGENT_PROBES: &str = "127.0.0.1:11000";
 
-/// Where it shows what it holds.
+/// Address of its debug server.
 const AGENT_DEBUG: &str = "127.0.0.1:11001";
 
 /// Metrics in the text format of Prometheus.
@@ -17,7 +17,7 @@ const AGENT_DEBUG: &str = "127.0.0.1:11001";
 pub struct Metrics(pub String);
 
 impl Metrics {
-    /// Asks the agent that runs as a process in the lab.
+    /// Reads the metrics of the agent that runs as a process in the lab.
     ///
     /// # Errors
     /// When it does not answer.
@@ -38,7 +38,7 @@ impl Metrics {
     }
 }
 
-/// Everything that the agent that runs as a process in the lab says it holds, one object a line.
+/// All objects of the agent that runs as a process in the lab.
 ///
 /// # Errors
 /// When it does not answer, or not to the end.
@@ -47,7 +47,7 @@ pub async fn agent_snapshot() -> Result<Vec<Value>> {
     text.lines().map(|line| serde_json::from_str(line).with_context(|| format!("not an object: {line}"))).collect()
 }
 
-/// What the loops of the agent that runs as a process in the lab do, by type.
+/// State of the watches of the agent that runs as a process in the lab, by type.
 ///
 /// # Errors
 /// When it does not answer.
@@ -55,7 +55,7 @@ pub async fn agent_watches() -> Result<Value> {
     Ok(serde_json::from_str(&get(AGENT_DEBUG, "/debug/watches").await?)?)
 }
 
-/// Whether the agent that runs as a process in the lab says that it is ready, and what it says.
+/// Whether the agent that runs as a process in the lab is ready, and the body of its answer.
 ///
 /// # Errors
 /// When it does not answer.
@@ -67,10 +67,10 @@ pub async fn agent_readiness() -> Result<(bool, String)> {
     Ok((is_ready, String::from_utf8_lossy(&body).into_owned()))
 }
 
-/// What a server of plain HTTP in the lab answers.
+/// The answer of an HTTP server in the lab.
 ///
 /// # Errors
-/// When it does not answer, or with an error.
+/// When it does not answer, or answers with an error.
 pub async fn get(address: &str, path: &str) -> Result<String> {
     let text = client(address)?.request_text(Request::get(path).body(Vec::new())?).await;
     text.with_context(|| format!("no answer from http://{address}{path}"))

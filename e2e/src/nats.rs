@@ -40,7 +40,8 @@ pub struct NatsBuilder {
 }
 
 impl Lab {
-    /// A broker on port 4222 with monitoring on 8222, core NATS only and open to everybody, to be configured and started.
+    /// A broker on port 4222 with monitoring on 8222, with core NATS only and without authentication; the caller
+    /// configures and starts it.
     #[must_use]
     pub fn nats(&self) -> NatsBuilder {
         NatsBuilder {
@@ -101,7 +102,7 @@ impl NatsBuilder {
         let binary = on_host(|| assets::ensure(Tool::NatsServer))?;
         self.settings.insert("listen".to_owned(), json!(format!("0.0.0.0:{}", self.port)));
         if let Some(token) = &self.token {
-            // In a file, since arguments can be read by everybody on the machine.
+            // In a file, because everybody on the machine can read arguments.
             self.settings.insert("authorization".to_owned(), json!({"token": token}));
         }
         let config = self.dir.join(format!("{}.conf", self.name));
@@ -143,11 +144,11 @@ impl Nats {
     /// # Errors
     /// When the broker does not accept it.
     pub async fn client(&self) -> Result<async_nats::Client> {
-        // Reconnecting at once keeps the time that a test measures that of the code under test.
+        // The client reconnects at once, so that a test measures only the code under test.
         self.client_reconnecting_after(Duration::from_millis(50)).await
     }
 
-    /// Connects a client that waits for so long before each attempt to reconnect.
+    /// Connects a client that waits for this time before each attempt to reconnect.
     ///
     /// # Errors
     /// When the broker does not accept it.
@@ -176,8 +177,8 @@ impl Nats {
         self.daemon.ensure_running()
     }
 
-    /// Whether the broker takes a connection and keeps it open. It speaks first, unless it expects a TLS handshake; whom it
-    /// lets in is for tests to say.
+    /// Whether the broker accepts a connection and keeps it open. The broker speaks first, unless it expects a TLS
+    /// handshake. This checks no credentials.
     async fn greets(&self) -> Result<bool> {
         let mut connection = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).await?;
         match timeout(Duration::from_millis(500), connection.read(&mut [0; 5])).await {
@@ -186,7 +187,7 @@ impl Nats {
         }
     }
 
-    /// Sets an option of the configuration file, or takes it out with `null`, for the next start.
+    /// Sets an option of the configuration file for the next start; `null` removes it.
     ///
     /// # Errors
     /// When the file cannot be written.

@@ -8,8 +8,8 @@ use anyhow::{Context as _, Result, ensure};
 use crate::cluster::Level;
 use crate::progress::step;
 
-/// A file of each package, by which its presence is told without asking a package manager: other distributions have the
-/// same programs under other package names.
+/// A file of each package, whose existence means that the package is installed, without a package manager: other
+/// distributions have the same programs under other package names.
 const NETWORK: &[(&str, &str)] = &[("iproute2", "ip")];
 
 /// What a node calls or runs beyond that.
@@ -21,7 +21,7 @@ const NODE: &[(&str, &str)] = &[
     ("conntrack", "conntrack"),
     ("socat", "socat"),
     ("ethtool", "ethtool"),
-    // No node needs it: tests do, that let the clock jump.
+    // No node needs it, but tests of a jumping clock do.
     ("libfaketime", LIBFAKETIME),
 ];
 

@@ -69,7 +69,8 @@ impl Daemon {
         self
     }
 
-    /// Starts it by way of `program`, which gets `arguments` and then the command line so far, and has to become that.
+    /// Starts the process through `program`, which gets `arguments` and the command line so far, and must exec that
+    /// command line.
     #[must_use]
     pub fn through<A: AsRef<OsStr>>(
         mut self,
@@ -185,7 +186,7 @@ impl Daemon {
         &self.log
     }
 
-    /// All that the process has written so far, over all its starts; empty before the first one.
+    /// Everything that the process has written since its first start; empty before that.
     #[must_use]
     pub fn log(&self) -> String {
         fs::read(&self.log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
@@ -240,7 +241,7 @@ impl Daemon {
 impl Drop for Daemon {
     fn drop(&mut self) {
         if let Some(mut child) = self.child().take() {
-            // Already ended is as good; without the wait it would stay in the process table as a zombie.
+            // It may have ended already; without the wait it would stay a zombie.
             let _ = child.kill();
             let _ = child.wait();
         }

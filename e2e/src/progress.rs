@@ -1,6 +1,6 @@
-//! Step lines on standard error: what is done now, and how long it took.
+//! Progress on standard error: the current step, and how long it took.
 //!
-//! Standard output stays free for what a program reads, and a silent minute is never mistaken for a hang.
+//! Standard output stays free for programs, and a long step does not look like a hang.
 
 use std::io::Write as _;
 use std::sync::mpsc;
@@ -18,7 +18,7 @@ pub fn say(line: impl AsRef<str>) {
 /// Runs `work` between a line that announces it and one that gives its duration, with a heartbeat in between.
 ///
 /// # Errors
-/// Whatever `work` returns.
+/// The error of `work`.
 pub fn step<T>(what: &str, work: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
     say(format!("{what} …"));
     let started = Instant::now();

@@ -1,4 +1,4 @@
-//! Where a cluster comes from.
+//! Providers of clusters.
 
 use std::path::Path;
 use std::process::Command;
@@ -6,12 +6,12 @@ use std::process::Command;
 use anyhow::{Result, bail};
 use clap::ValueEnum;
 
-/// Where a cluster comes from.
+/// Providers of clusters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Provider {
-    /// Processes of this machine, in a private network namespace. Linux as root.
+    /// Processes on this machine, in a private network namespace. Needs Linux and root.
     Local,
-    /// A kind cluster of this name. Docker and kind.
+    /// A kind cluster of this name. Needs Docker and kind.
     Kind(String),
     /// A context of the user's kubeconfig.
     Existing(String),
@@ -20,17 +20,17 @@ pub enum Provider {
 /// A provider as named on the command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum ProviderName {
-    /// A cluster that is there: needs --context
+    /// An existing cluster: needs --context
     Existing,
     /// A kind cluster: needs Docker and kind
     Kind,
-    /// Processes of this machine: needs Linux, root and Go
+    /// Processes on this machine: needs Linux, root and Go
     Local,
 }
 
 impl Provider {
-    /// Chooses the provider for the lab `lab`: the one that was asked for, else kind where it works, else this machine. An
-    /// existing cluster is never picked up by itself: what a test deletes there could be dear to somebody.
+    /// Chooses the provider for the lab `lab`: the requested provider, otherwise kind if it works, otherwise this
+    /// machine. It never chooses an existing cluster on its own, because a test could delete somebody's objects there.
     ///
     /// # Errors
     /// When an existing cluster is asked for without naming its context, or a context is named for another provider.
@@ -62,7 +62,7 @@ impl Provider {
         }
     }
 
-    /// Reads [`record`](Self::record)'s form; anything else, like no record at all, is this machine.
+    /// Reads the form of [`record`](Self::record); anything else, or no record, means this machine.
     pub(crate) fn from_record(record: &str) -> Self {
         match record.split_once(' ') {
             Some(("kind", cluster)) => Self::Kind(cluster.to_owned()),
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn an_existing_cluster_is_taken_only_when_it_is_named() {
+    fn existing_cluster_is_used_only_if_it_is_named() {
         assert_eq!(choose(None, None, false), Ok(Provider::Local));
         assert_eq!(choose(None, None, true), Ok(Provider::Kind("meshsync-lab-a".to_owned())));
         assert_eq!(choose(None, Some("prod"), true), Ok(Provider::Existing("prod".to_owned())));
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_is_read_as_it_was_written() {
+    fn record_of_a_provider_round_trips() {
         let all = [Provider::Local, Provider::Kind("k".to_owned()), Provider::Existing("a b".to_owned())];
         for provider in all {
             assert_eq!(Provider::from_record(&provider.record()), provider);
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn kind_is_told_its_cluster_and_a_kubeconfig_of_the_lab() {
+    fn kind_commands_name_the_cluster_and_the_labs_kubeconfig() {
         let line = |command: Command| format!("{command:?}").replace('"', "");
         let kubeconfig = Path::new("/lab/kubeconfig");
         assert_eq!(

@@ -1,6 +1,7 @@
-//! Labs with a cluster that tests of one program use one after the other: starting a cluster takes longer than many a test.
+//! Labs with a cluster that several tests of one program use in turn, because starting a cluster takes longer than many
+//! tests.
 //!
-//! Tests that run at once get different labs. The last test takes them down, and the next one begins anew.
+//! Concurrent tests get different labs. The last test removes them; a later test creates new labs.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,7 +11,7 @@ use anyhow::{Context as _, Result};
 use crate::cluster::{Cluster, Level};
 use crate::lab::{Lab, Lifetime, report_failure};
 
-/// Logs that go on from test to test.
+/// Logs that continue from test to test.
 const OF_THE_CLUSTER: [&str; 2] = ["etcd.log", "kube-apiserver.log"];
 
 struct Shared {
@@ -35,7 +36,7 @@ fn pool() -> MutexGuard<'static, Pool> {
 /// logs are printed, the log files are kept, and the lab is not used again.
 ///
 /// # Errors
-/// Whatever `scenario` returns, or when the lab cannot be made or leaves something behind.
+/// The error of `scenario`, or when the lab cannot be created or leaves something behind.
 ///
 /// # Panics
 /// Resumes the panic of a failed assertion of `scenario`.
@@ -87,7 +88,7 @@ fn make() -> Result<Shared> {
         pool.made
     };
     let lab = Lab::create(&format!("shared-{number}-{}", std::process::id()), Lifetime::ThisProcess)?;
-    // The plugin asks for ServiceAccounts, which controllers would make.
+    // The plugin demands ServiceAccounts, which only controllers create, and none run here.
     let started = lab.enter(async |lab| {
         lab.cluster(Level::Api).apiserver_arg("--disable-admission-plugins=ServiceAccount").start().await
     });
@@ -107,7 +108,7 @@ fn take_down(shared: Shared) -> Result<()> {
     lab.take_down().context("the shared lab left something behind")
 }
 
-/// Removes what another test left that would be in the way.
+/// Removes objects of another test that would disturb the next.
 async fn clean(lab: &Lab, cluster: &Cluster) -> Result<()> {
     cluster.await_apiserver().await?;
     cluster.kubectl(["delete", "crd", "--all", "--timeout=30s"]).await?;

@@ -1,4 +1,4 @@
-//! The whole system in a cluster, installed the way the README says: the generated definition, the manifest, a sample.
+//! The whole system in a cluster, installed as the README describes: generated definition, manifest, sample.
 
 #![allow(clippy::indexing_slicing, reason = "a missing field of a JSON value reads as null")]
 
@@ -19,14 +19,14 @@ use crate::process::Daemon;
 use crate::progress;
 use crate::stream::Consumer;
 
-/// Kinds of everything that may belong to a MeshSync, for `kubectl get`.
+/// Kinds of all children of a MeshSync, for `kubectl get`.
 const CHILD_KINDS: &str = "all,secrets,configmaps,persistentvolumeclaims,serviceaccounts,roles,rolebindings,\
     networkpolicies,clusterroles,clusterrolebindings,flowschemas";
 /// Namespace of operator, agent and broker, as the manifest and the samples have it.
 pub const NAMESPACE: &str = "meshery";
 /// Name of the MeshSync of the sample.
 pub const NAME: &str = "meshsync";
-/// Longest time for anything that takes pods to start.
+/// Longest time for anything that needs pods to start.
 const DEADLINE: Duration = Duration::from_secs(120);
 
 /// A file below `deploy/`.
@@ -61,7 +61,7 @@ impl<'a> System<'a> {
         Ok(system)
     }
 
-    /// What is installed in `cluster`, or is going to be.
+    /// The system in `cluster`, before or after its installation.
     #[must_use]
     pub const fn of(cluster: &'a Cluster) -> Self {
         Self { cluster }
@@ -90,7 +90,7 @@ impl<'a> System<'a> {
     /// Waits until the MeshSync is ready.
     ///
     /// # Errors
-    /// When it is not in time; the message holds its conditions.
+    /// When it is not ready in time; the message contains its conditions.
     pub async fn await_ready(&self) -> Result<()> {
         let mut last = Value::Null;
         let ready = await_condition("the MeshSync is Ready", DEADLINE, async || {
@@ -101,10 +101,10 @@ impl<'a> System<'a> {
         ready.await.with_context(|| format!("conditions: {last:#}"))
     }
 
-    /// Waits until a condition of the MeshSync has this status and reason; gives its message.
+    /// Waits until a condition of the MeshSync has this status and reason, and returns its message.
     ///
     /// # Errors
-    /// When it has not in time; the message holds all conditions.
+    /// When it does not in time; the message contains all conditions.
     pub async fn await_reason(&self, type_: &str, status: &str, reason: &str) -> Result<String> {
         let mut last = Value::Null;
         let what = format!("condition {type_} is {status} with reason {reason}");

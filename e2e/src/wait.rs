@@ -1,13 +1,13 @@
-//! Waiting for a condition with a deadline: the only way in which a test may wait.
+//! Waits for a condition with a deadline, which is the only way in which a test may wait.
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow};
 
-/// Pause between two probes of a condition: short against what the tests measure, long against a probe's cost.
+/// Pause between two probes: short compared with what tests measure, long compared with a probe's cost.
 const PROBE_EVERY: Duration = Duration::from_millis(50);
 
-/// Probes until `probe` gives a value, and returns that value.
+/// Calls `probe` until it returns a value, and returns that value.
 ///
 /// `Ok(None)` means "not yet". An `Err` also means "not yet" (a server that restarts refuses connections); the last one
 /// is part of the message if the deadline passes.

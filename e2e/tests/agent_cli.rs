@@ -1,4 +1,4 @@
-//! The agent as a person starts it: snapshots with a kubeconfig alone, and wrong input.
+//! The agent on the command line: snapshots with only a kubeconfig, and wrong input.
 
 #![allow(clippy::disallowed_methods, reason = "a test has a limit of its own")]
 #![allow(clippy::indexing_slicing, reason = "tests may panic")]
@@ -72,7 +72,7 @@ async fn all_keys(cluster: &Cluster) -> Result<BTreeSet<ObjectKey>> {
 }
 
 #[test]
-fn a_snapshot_is_complete_and_holds_no_secret() -> Result<()> {
+fn snapshot_is_complete_and_contains_no_secret() -> Result<()> {
     lab::run("snapshot", async |lab| {
         let cluster = lab.cluster(Level::Api).start().await?;
         cluster.apply(OBJECTS).await?;
@@ -97,7 +97,7 @@ fn a_snapshot_is_complete_and_holds_no_secret() -> Result<()> {
             ensure!(!text.contains(SECRET_VALUE) && !text.contains(SECRET_BASE64), "{form} holds the secret");
         }
 
-        // A selection, and what is no type.
+        // A selection, and an unknown type.
         let output = snapshot(cluster.kubeconfig(), &["--include", "ns,sa", "-n", "meshery"])?;
         let text = String::from_utf8(output.stdout)?;
         let kinds: BTreeSet<String> = text
@@ -109,7 +109,7 @@ fn a_snapshot_is_complete_and_holds_no_secret() -> Result<()> {
         let told = String::from_utf8(output.stderr)?;
         ensure!(output.status.code() == Some(1) && told.contains("--include[0]: `podz`"), "{told}");
 
-        // What may not be read is named, and the rest is written.
+        // The agent names types that it may not read, and writes the rest.
         let narrow = account_kubeconfig(lab, &cluster, "narrow").await?;
         let output = snapshot(&narrow, &["--include", "namespaces,configmaps,secrets"])?;
         let told = String::from_utf8(output.stderr)?;
@@ -122,7 +122,7 @@ fn a_snapshot_is_complete_and_holds_no_secret() -> Result<()> {
 }
 
 #[test]
-fn types_that_may_not_be_read_are_named_and_hold_nothing_up() -> Result<()> {
+fn forbidden_types_are_reported_and_delay_nothing() -> Result<()> {
     lab::run("narrow-rights", async |lab| {
         let cluster = lab.cluster(Level::Api).start().await?;
         let nats = lab.nats().start().await?;
@@ -149,7 +149,7 @@ fn types_that_may_not_be_read_are_named_and_hold_nothing_up() -> Result<()> {
         ensure!(watches["secrets"]["phase"] == "Refused", "{watches:#}");
         let error = watches["secrets"]["lastError"].as_str().unwrap_or_default();
         ensure!(error.contains("secrets is forbidden") && error.contains("meshery:narrow"), "{error}");
-        // Listed, but not to be watched: refused too, and its objects are still there.
+        // The agent may list the type but not watch it: it reports the refusal and keeps the objects.
         await_condition("the watch of ConfigMaps is refused", DEADLINE, async || {
             let watches: Value = serde_json::from_str(&get(&pages, "/debug/watches").await?)?;
             Ok((watches["configmaps"]["phase"] == "Refused").then_some(()))
@@ -157,7 +157,7 @@ fn types_that_may_not_be_read_are_named_and_hold_nothing_up() -> Result<()> {
         .await?;
         ensure!(consumer.view().count("v1", "Secret") == 0);
 
-        // A right that is granted later is found without anybody telling.
+        // The agent notices a right that is granted later.
         let rules = r#"[{"op": "add", "path": "/rules/-", "value":
             {"apiGroups": [""], "resources": ["secrets"], "verbs": ["list", "watch"]}}]"#;
         cluster.kubectl(["patch", "clusterrole", "narrow", "--type=json", "-p", rules]).await?;
@@ -170,7 +170,7 @@ fn types_that_may_not_be_read_are_named_and_hold_nothing_up() -> Result<()> {
 }
 
 #[test]
-fn wrong_input_ends_with_one_line_that_says_what_to_do() -> Result<()> {
+fn wrong_input_ends_the_agent_with_one_line_that_says_what_to_do() -> Result<()> {
     let dir = std::env::temp_dir().join(format!("meshsync-agent-cli-{}", std::process::id()));
     std::fs::create_dir_all(&dir)?;
     let garbage = dir.join("garbage");
@@ -219,13 +219,13 @@ fn wrong_input_ends_with_one_line_that_says_what_to_do() -> Result<()> {
 }
 
 #[test]
-fn one_that_waits_for_an_api_server_ends_well_when_asked_to() -> Result<()> {
+fn agent_waiting_for_an_api_server_stops_in_order() -> Result<()> {
     lab::run("agent-waits", async |lab| {
         let kubeconfig = lab.dir().join("unreachable");
         std::fs::write(&kubeconfig, self::kubeconfig("https://127.0.0.1:1"))?;
         let nats = lab.nats().start().await?;
         let agent = lab.agent()?.arg("run").arg("--kubeconfig").arg(&kubeconfig).env("BROKER_URL", nats.url());
-        // Which of its tasks sees the end first is chance: as often as it takes to see each.
+        // Which task sees the end first is random, so this repeats often enough to see each.
         for begun in 1..=5 {
             agent.start()?;
             await_condition("it has begun", DEADLINE, async || {

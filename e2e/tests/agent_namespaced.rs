@@ -1,4 +1,4 @@
-//! The agent beside an account that has rights in one namespace only, and with flags that narrow.
+//! The agent with an account that has rights in only one namespace, and with flags that narrow its configuration.
 
 #![allow(clippy::disallowed_methods, reason = "the clients talk to clusters and processes of their own")]
 #![allow(clippy::indexing_slicing, reason = "tests may panic")]
@@ -65,7 +65,7 @@ fn snapshot(kubeconfig: &Path, arguments: &[&str]) -> Result<Command> {
     Ok(command)
 }
 
-/// Namespaces and kinds of what was written, what was said, and the exit code.
+/// Namespaces and kinds of the written objects, the text on standard error, and the exit code.
 type Written = (BTreeSet<(String, String)>, String, Option<i32>);
 
 fn written(output: Output) -> Result<Written> {
@@ -84,7 +84,7 @@ fn pairs(pairs: &[(&str, &str)]) -> BTreeSet<(String, String)> {
 }
 
 #[test]
-fn an_account_with_rights_in_one_namespace_gets_what_kubectl_gives_it() -> Result<()> {
+fn account_with_rights_in_one_namespace_can_read_what_kubectl_can() -> Result<()> {
     lab::run("namespaced", async |lab| {
         let cluster = lab.cluster(Level::Api).start().await?;
         cluster.apply(OBJECTS).await?;
@@ -92,19 +92,20 @@ fn an_account_with_rights_in_one_namespace_gets_what_kubectl_gives_it() -> Resul
         let path = keeper.to_str().context("UTF-8")?;
         let in_shop = pairs(&[("shop", "ConfigMap"), ("shop", "Secret")]);
 
-        // Asked for by name: complete, apart from what it may not read.
+        // A requested namespace is complete except for forbidden types.
         let (found, told, code) = written(snapshot(&keeper, &["-n", "shop"])?.output()?)?;
         ensure!(found == in_shop && code == Some(3) && told.contains("missing: pods"), "{code:?} {found:?} {told}");
         let (found, told, code) = written(snapshot(&keeper, &["-n", "shop", "--include", "cm,secrets"])?.output()?)?;
         ensure!(found == in_shop && code == Some(0), "{code:?} {found:?} {told}");
 
-        // By the namespace of the context, as kubectl does; said, since more was wanted.
+        // The agent uses the namespace of the context, as kubectl does, and says so, because all namespaces were
+        // requested.
         cluster.kubectl(["config", "--kubeconfig", path, "set-context", "--current", "--namespace=shop"]).await?;
         let (found, told, code) = written(snapshot(&keeper, &[])?.output()?)?;
         ensure!(found == in_shop && code == Some(3), "{code:?} {found:?} {told}");
         ensure!(told.contains("only in namespace shop") && told.contains("configmaps, secrets"), "{told}");
 
-        // Some namespaces may be read and some not.
+        // The account may read only some of the namespaces.
         let (found, told, code) = written(snapshot(&keeper, &["-n", "shop,meshery", "--include", "cm"])?.output()?)?;
         ensure!(found == pairs(&[("shop", "ConfigMap")]) && code == Some(3), "{code:?} {found:?} {told}");
         ensure!(told.contains("missing: configmaps in namespace meshery: refused (403)"), "{told}");
@@ -113,7 +114,7 @@ fn an_account_with_rights_in_one_namespace_gets_what_kubectl_gives_it() -> Resul
 }
 
 #[test]
-fn a_snapshot_is_written_where_and_as_it_was_asked_for() -> Result<()> {
+fn snapshot_is_written_to_the_requested_place_in_the_requested_form() -> Result<()> {
     lab::run("snapshot-output", async |lab| {
         let cluster = lab.cluster(Level::Api).start().await?;
         cluster.apply(OBJECTS).await?;
@@ -140,7 +141,7 @@ fn a_snapshot_is_written_where_and_as_it_was_asked_for() -> Result<()> {
         ensure!(code == Some(0) && mode == 0o600, "{code:?} {mode:o} {told}");
         ensure!(std::fs::read_to_string(&file)?.contains("dHIwdWI0ZG9yLWFuZC0z"), "the values are not shown");
 
-        // The reader goes away after the first bytes, as `head` does.
+        // The reader closes the pipe after the first bytes, as `head` does.
         let mut command = snapshot(kubeconfig, &[])?;
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
         child.stdout.take().context("no output")?.read_exact(&mut [0; 1])?;

@@ -1,4 +1,4 @@
-//! A cluster with everything in it that is broken in the field: the rest of it is followed, and each of the broken is named.
+//! A cluster with everything that is broken in real clusters: the agent follows the rest, and reports each broken part.
 
 #![allow(clippy::indexing_slicing, reason = "a missing field of a JSON value reads as null")]
 
@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 const DEADLINE: Duration = Duration::from_secs(120);
 
-/// What status is to name.
+/// What the status must name.
 const BROKEN: [&str; 5] = [
     "custom.metrics.k8s.io",
     "subresources.kubevirt.io",
@@ -24,14 +24,14 @@ const BROKEN: [&str; 5] = [
     "sleepers.hangs.example.com",
     "tales.lies.example.com",
 ];
-/// Those of them that are types which could be listed.
+/// The broken types that discovery lists.
 const TYPES: [&str; 3] = ["relics.broken.example.com", "sleepers.hangs.example.com", "tales.lies.example.com"];
 
 fn resource(name: &str, kind: &str, verbs: Value) -> Value {
     json!({"name": name, "singularName": "", "namespaced": true, "kind": kind, "verbs": verbs})
 }
 
-/// Servers that are broken each in its own way, behind the API server.
+/// Aggregated API servers, each broken in another way.
 async fn break_it(cluster: &Cluster) -> Result<Vec<AggregatedServer>> {
     let listed = json!(["get", "list", "watch"]);
     let metrics = json!([resource("pods/cpu", "MetricValueList", json!(["get"])), resource("nodes", "", Value::Null)]);
@@ -55,7 +55,7 @@ async fn break_it(cluster: &Cluster) -> Result<Vec<AggregatedServer>> {
     Ok(running)
 }
 
-/// A definition whose objects are stored as v1 and served as v2 by a webhook that nobody answers.
+/// A definition whose objects are stored as v1 and served as v2 through a conversion webhook that never answers.
 async fn bury_the_webhook(cluster: &Cluster) -> Result<()> {
     let schema = json!({"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}});
     let version =
@@ -79,7 +79,7 @@ async fn bury_the_webhook(cluster: &Cluster) -> Result<()> {
     .await
 }
 
-/// Says that the agent's pod is available once the agent is ready, as a kubelet and a controller would.
+/// Marks the agent's pod as available once the agent is ready, as a kubelet and a controller would.
 async fn be_the_kubelet(cluster: &Cluster) -> Result<()> {
     let (is_ready, said) = agent_readiness().await?;
     ensure!(is_ready, "the agent is not ready: {said}");
@@ -105,7 +105,7 @@ async fn install(cluster: &Cluster, nats: &Nats) -> Result<()> {
 }
 
 #[test]
-fn whatever_is_broken_is_named_and_the_rest_is_followed() -> Result<()> {
+fn broken_types_are_reported_and_all_others_are_followed() -> Result<()> {
     lab::run("broken-cluster", async |lab| {
         let cluster = lab.cluster(Level::Api).apiserver_arg("--enable-aggregator-routing=true");
         let cluster = cluster.apiserver_arg("--disable-admission-plugins=ServiceAccount").start().await?;

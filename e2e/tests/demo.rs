@@ -1,11 +1,11 @@
-//! The demonstration does what the README promises of it.
+//! The demonstration works as the README describes.
 
 use anyhow::{Result, ensure};
 use meshsync_e2e::cluster::Level;
 use meshsync_e2e::{demo, lab};
 
 #[test]
-fn the_demonstration_gets_to_its_end_and_measures_every_step() -> Result<()> {
+fn demonstration_completes_and_measures_every_step() -> Result<()> {
     lab::run("demonstration", async |lab| {
         let cluster = lab.cluster(Level::Node).start().await?;
         let figures = demo::show(&cluster).await?;

@@ -1,4 +1,4 @@
-//! Whatever an API server answers: one bad answer concerns nobody but its own type, and the invariants hold.
+//! Wrong answers of the API server affect only their own type, and the invariants hold.
 
 #![allow(clippy::indexing_slicing, reason = "a missing field of a JSON value reads as null")]
 
@@ -17,9 +17,9 @@ use meshsync_e2e::{await_condition, shared};
 use serde_json::{Value, json};
 
 const DEADLINE: Duration = Duration::from_secs(60);
-/// Within this time after bad answers have ended, everything is watched.
+/// Longest time from the end of wrong answers until everything is watched.
 const RECOVERED_WITHIN: Duration = Duration::from_secs(120);
-/// A type that fails keeps nobody from being ready for longer.
+/// Longest time for which a failing type may delay readiness.
 const READY_WITHIN: Duration = Duration::from_secs(90);
 const CONFIG_MAPS: &str = "/api/v1/configmaps";
 const ROLES: &str = "/apis/rbac.authorization.k8s.io/v1/clusterroles";
@@ -35,7 +35,7 @@ const A_STATUS: Answer = Answer::Instead(
     r#"{"kind":"Status","apiVersion":"v1","status":"Failure","message":"no","reason":"InternalError","code":500}"#,
 );
 
-/// A proxy with `rules`, and an agent that began behind it.
+/// A proxy with `rules`, and an agent that starts behind it.
 async fn begin(lab: &Lab, cluster: &Arc<Cluster>, rules: impl IntoIterator<Item = Rule>) -> Result<(ApiProxy, Trial)> {
     let proxy = ApiProxy::start(cluster, lab.dir()).await?;
     proxy.set(rules);
@@ -83,7 +83,7 @@ async fn fill(cluster: &Cluster, count: usize) -> Result<()> {
 }
 
 #[test]
-fn it_is_busy_in_the_middle_of_a_list() -> Result<()> {
+fn busy_api_server_during_a_list_does_not_restart_the_list() -> Result<()> {
     shared::run("api-busy", async |lab, cluster| {
         fill(cluster, MANY).await?;
         let later = |asked: &Asked| asked.path == CONFIG_MAPS && asked.is_later_page();
@@ -98,13 +98,13 @@ fn it_is_busy_in_the_middle_of_a_list() -> Result<()> {
 }
 
 #[test]
-fn its_answers_break_off() -> Result<()> {
+fn broken_off_lists_and_watches_lose_nothing() -> Result<()> {
     shared::run("api-truncated", async |lab, cluster| {
         let rules = [
             Rule::lists(CONFIG_MAPS, Answer::CutAfter(5_000)).times(1),
             Rule::lists(ROLES, Answer::EndAfter(5_000)).times(2),
             Rule::lists("/api/v1/namespaces", Answer::EndAfter(0)).times(1),
-            // In the middle of an event; each failure in a row is followed by a longer wait.
+            // The answers break off in the middle of an event; the agent waits longer after each failure in a row.
             Rule::watches(CONFIG_MAPS, Answer::CutAfter(3_000)).times(1),
             Rule::watches(CONFIG_MAPS, Answer::EndAfter(3_500)).times(2),
         ];
@@ -121,7 +121,7 @@ fn its_answers_break_off() -> Result<()> {
 }
 
 #[test]
-fn one_list_is_slow() -> Result<()> {
+fn slow_list_of_a_type_delays_only_that_type() -> Result<()> {
     shared::run("api-slow", async |lab, cluster| {
         let slow = Rule::lists(ROLES, Answer::Dribble(Duration::from_millis(700))).times(1);
         let (proxy, trial) = begin(lab, cluster, [slow]).await?;
@@ -148,7 +148,7 @@ const FROZEN: [(&str, &str); 8] = [
 ];
 
 #[test]
-fn the_bodies_of_its_errors_and_lists_never_end() -> Result<()> {
+fn endless_bodies_of_errors_and_lists_delay_only_their_types() -> Result<()> {
     shared::run("api-frozen-bodies", async |lab, cluster| {
         let answer = |number: usize| match number {
             0 => Answer::Silence,
@@ -175,7 +175,7 @@ fn the_bodies_of_its_errors_and_lists_never_end() -> Result<()> {
 }
 
 #[test]
-fn it_answers_with_something_else() -> Result<()> {
+fn unexpected_answers_fail_only_their_types() -> Result<()> {
     shared::run("api-something-else", async |lab, cluster| {
         let watches = [
             ("services", "/api/v1/services", HTML),
@@ -212,7 +212,7 @@ fn it_answers_with_something_else() -> Result<()> {
     })
 }
 
-/// What metrics adapters and KubeVirt put into the answer of a real server, and more that is not as it should be.
+/// Invalid entries that metrics adapters and KubeVirt add to discovery, and further ones.
 fn with_nulls(groups: &mut Value) {
     let Some(items) = groups["items"].as_array_mut() else { return };
     let resource = |name: Value, verbs: Value| {
@@ -246,7 +246,7 @@ const REVISION: &str = r#"{"apiVersion": "apps/v1", "kind": "ControllerRevision"
     "metadata": {"name": "kept", "namespace": "churn"}, "data": {"a": 1}}"#;
 
 #[test]
-fn its_discovery_has_nulls_and_gaps() -> Result<()> {
+fn nulls_and_gaps_in_discovery_lose_nothing() -> Result<()> {
     shared::run("api-discovery", async |lab, cluster| {
         let (proxy, trial) = begin(lab, cluster, [Rule::at("/apis", Answer::Changed(with_nulls))]).await?;
         recovered().await?;

@@ -1,4 +1,4 @@
-//! Whatever befalls the way to the API server, or the server itself at an agent's start: the invariants hold.
+//! Faults of the link to the API server, and of the server at an agent's start: the invariants hold.
 
 #![allow(clippy::indexing_slicing, reason = "a missing field of a JSON value reads as null")]
 
@@ -16,12 +16,12 @@ use meshsync_e2e::{await_condition, lab::Lab, shared};
 use serde_json::{Value, json};
 
 const DEADLINE: Duration = Duration::from_secs(60);
-/// Within this time an agent gets over connections that fell silent.
+/// Longest time until an agent recovers from silent connections.
 const OVER_SILENCE_WITHIN: Duration = Duration::from_secs(90);
-/// Whoever needs longer than this must have said what is stuck.
+/// Time after which a stuck agent must report what is stuck.
 const SAYS_AFTER: Duration = Duration::from_secs(60);
 const STOPS_WITHIN: Duration = Duration::from_secs(20);
-/// Custom resources that are there when an agent starts.
+/// Custom resources that exist when an agent starts.
 const GADGETS: usize = 100;
 
 const DEFINITION: &str = r#"
@@ -51,7 +51,7 @@ async fn make_gadgets(cluster: &Cluster, count: usize) -> Result<()> {
         .map(drop)
 }
 
-/// An agent that reaches the API server through a link, and gets its configuration and tells its state through it.
+/// An agent that reaches the API server, reads its configuration and reports its status through a link.
 struct Configured {
     link: ServerLink,
     trial: Trial,
@@ -97,7 +97,7 @@ async fn configure(cluster: &Cluster, revision: &str, more: &[&str]) -> Result<(
 }
 
 #[test]
-fn its_open_connections_are_frozen_and_new_ones_work() -> Result<()> {
+fn frozen_connections_to_the_api_server_are_replaced() -> Result<()> {
     shared::run("api-frozen", async |lab, cluster| {
         let Configured { trial, link } = Configured::begin(lab, cluster).await?;
         link.proxy.freeze();
@@ -123,7 +123,7 @@ fn its_open_connections_are_frozen_and_new_ones_work() -> Result<()> {
 }
 
 #[test]
-fn the_way_to_it_is_half_open_and_cut_and_slow() -> Result<()> {
+fn half_open_cut_and_slow_links_to_the_api_server_lose_nothing() -> Result<()> {
     shared::run("api-link", async |lab, cluster| {
         let link = ServerLink::start(cluster, lab.dir()).await?;
         let trial = Trial::begin_at(lab, cluster, lab.nats().jetstream(), link.kubeconfig(), |agent| agent).await?;
@@ -158,7 +158,7 @@ async fn watches_gadgets() -> Result<()> {
 }
 
 #[test]
-fn it_is_killed_when_an_agent_starts_with_objects_in_the_stream() -> Result<()> {
+fn api_server_killed_at_an_agents_start_loses_nothing() -> Result<()> {
     shared::run("api-killed-at-start", async |lab, cluster| {
         make_gadgets(cluster, GADGETS).await?;
         let trial = Trial::begin(lab, cluster, lab.nats().jetstream()).await?;
@@ -172,7 +172,7 @@ fn it_is_killed_when_an_agent_starts_with_objects_in_the_stream() -> Result<()> 
             trial.agent.stop(STOPS_WITHIN).await?;
             server.kill().await?;
             server.start()?;
-            // From its first answer on, which names few types for some tenths of a second.
+            // Its first answers, for some tenths of a second, list few types.
             let end = Instant::now() + DEADLINE;
             while client.request_text(Request::get("/apis").body(Vec::new())?).await.is_err() {
                 ensure!(Instant::now() < end, "the API server does not come back");
@@ -189,7 +189,8 @@ fn it_is_killed_when_an_agent_starts_with_objects_in_the_stream() -> Result<()> 
     })
 }
 
-/// What an API server names in its first tenths of a second: no custom resources, and nothing that says that they lack.
+/// The discovery of an API server in its first tenths of a second: without custom resources, and without a sign that
+/// they are missing.
 fn without_custom_resources(groups: &mut Value) {
     if let Some(items) = groups["items"].as_array_mut() {
         items.retain(|group| group["metadata"]["name"].as_str().is_some_and(|name| !name.contains("example.com")));
@@ -197,7 +198,7 @@ fn without_custom_resources(groups: &mut Value) {
 }
 
 #[test]
-fn it_names_no_custom_resources_for_seconds_at_a_start() -> Result<()> {
+fn custom_resources_missing_from_discovery_at_a_start_are_not_deleted() -> Result<()> {
     shared::run("api-few-types", async |lab, cluster| {
         make_gadgets(cluster, GADGETS).await?;
         let proxy = ApiProxy::start(cluster, lab.dir()).await?;

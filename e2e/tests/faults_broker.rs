@@ -1,4 +1,4 @@
-//! Whatever befalls the broker, or the way to it: the invariants hold, and the agent says what is wrong meanwhile.
+//! Faults of the broker and of the link to it: the invariants hold, and the agent reports what is wrong meanwhile.
 
 use std::time::Duration;
 
@@ -14,14 +14,14 @@ use serde_json::{Value, json};
 const DEADLINE: Duration = Duration::from_secs(60);
 
 #[test]
-fn it_is_gone_for_a_minute() -> Result<()> {
+fn broker_outage_of_a_minute_loses_nothing() -> Result<()> {
     shared::run("broker-gone", async |lab, cluster| {
         let trial = Trial::begin(lab, cluster, lab.nats().jetstream()).await?;
         trial.nats.kill().await?;
         trial.behind_since(60.0).await?;
         let metrics = Metrics::of_agent().await?;
         ensure!(metrics.sum("meshsync_broker_up") == 0.0, "the broker counts as reachable");
-        // Each name waits once, however often it changed.
+        // The outbox has each name once, however often it changed.
         ensure!(metrics.sum("meshsync_outbox") < 200.0, "{} wait", metrics.sum("meshsync_outbox"));
         trial.nats.start().await?;
         trial.end().await
@@ -29,13 +29,13 @@ fn it_is_gone_for_a_minute() -> Result<()> {
 }
 
 #[test]
-fn it_is_killed_again_and_again() -> Result<()> {
+fn repeated_kills_of_the_broker_lose_nothing() -> Result<()> {
     shared::run("broker-killed", async |lab, cluster| {
         let trial = Trial::begin(lab, cluster, lab.nats().jetstream()).await?;
         for number in 0..6 {
             trial.nats.kill().await?;
             trial.nats.start().await?;
-            // Each time at another moment of the agent's coming back.
+            // Each kill comes at another moment of the agent's recovery.
             trial.churn.go_on(10 + 15 * number).await?;
         }
         trial.end().await
@@ -43,7 +43,7 @@ fn it_is_killed_again_and_again() -> Result<()> {
 }
 
 #[test]
-fn it_comes_back_empty_and_its_stream_is_deleted() -> Result<()> {
+fn empty_broker_and_deleted_stream_are_filled_again() -> Result<()> {
     shared::run("broker-empty", async |lab, cluster| {
         let trial = Trial::begin(lab, cluster, lab.nats().jetstream()).await?;
         trial.nats.kill().await?;
@@ -57,10 +57,10 @@ fn it_comes_back_empty_and_its_stream_is_deleted() -> Result<()> {
 }
 
 #[test]
-fn the_way_to_it_is_slow() -> Result<()> {
+fn slow_link_to_the_broker_loses_nothing() -> Result<()> {
     shared::run("broker-slow", async |lab, cluster| {
         let trial = Trial::begin(lab, cluster, lab.nats().jetstream()).await?;
-        // Less than the churn makes.
+        // Less than the churn produces.
         trial.proxy.set(Link::Slow(20_000));
         trial.churn.go_on(1_500).await?;
         let metrics = Metrics::of_agent().await?;
@@ -72,7 +72,7 @@ fn the_way_to_it_is_slow() -> Result<()> {
 }
 
 #[test]
-fn the_way_to_it_is_cut_and_falls_silent() -> Result<()> {
+fn cut_and_silent_links_to_the_broker_lose_nothing() -> Result<()> {
     shared::run("broker-link", async |lab, cluster| {
         let trial = Trial::begin(lab, cluster, lab.nats().jetstream()).await?;
         for _ in 0..10 {
@@ -90,7 +90,7 @@ fn the_way_to_it_is_cut_and_falls_silent() -> Result<()> {
 }
 
 #[test]
-fn its_stream_is_full() -> Result<()> {
+fn full_stream_is_reported_and_loses_nothing() -> Result<()> {
     shared::run("broker-full", async |lab, cluster| {
         let trial = Trial::begin(lab, cluster, lab.nats().jetstream()).await?;
         let context = jetstream::new(trial.nats.client().await?);
@@ -109,12 +109,12 @@ fn its_stream_is_full() -> Result<()> {
 }
 
 #[test]
-fn it_may_store_no_more() -> Result<()> {
+fn exhausted_storage_of_the_broker_is_reported_and_loses_nothing() -> Result<()> {
     shared::run("broker-quota", async |lab, cluster| {
         let trial = Trial::begin(lab, cluster, lab.nats().jetstream()).await?;
         trial.nats.stop().await?;
         trial.nats.configure("jetstream", json!({"store_dir": trial.nats.store_dir(), "max_file_store": 1_024}))?;
-        // It cannot even restore what it has.
+        // It cannot even recover its stored messages.
         trial.nats.start().await?;
         trial.churn.go_on(200).await?;
         trial.nats.stop().await?;
@@ -125,7 +125,7 @@ fn it_may_store_no_more() -> Result<()> {
 }
 
 #[test]
-fn its_token_is_another_one_for_a_while() -> Result<()> {
+fn temporarily_wrong_token_is_reported_and_loses_nothing() -> Result<()> {
     shared::run("broker-token", async |lab, cluster| {
         let token = |nats: &Nats, token: &str| nats.configure("authorization", json!({"token": token}));
         let trial = Trial::begin_with(lab, cluster, lab.nats().jetstream().token("first"), |agent| {
@@ -134,7 +134,7 @@ fn its_token_is_another_one_for_a_while() -> Result<()> {
         .await?;
         trial.nats.stop().await?;
         token(&trial.nats, "second")?;
-        // Its own clients are refused as well: nobody waits for it here.
+        // The broker refuses the test's own clients as well, so the test does not wait for it.
         trial.nats.daemon().start()?;
         trial.says("authorization").await?;
         trial.churn.go_on(100).await?;
@@ -147,7 +147,7 @@ fn its_token_is_another_one_for_a_while() -> Result<()> {
 }
 
 #[test]
-fn an_object_is_larger_than_its_messages_may_be() -> Result<()> {
+fn object_larger_than_a_message_is_reported_and_its_deletion_published() -> Result<()> {
     shared::run("broker-payload", async |lab, cluster| {
         let trial = Trial::begin(lab, cluster, lab.nats().jetstream().max_payload(64 * 1024)).await?;
         let large = json!({
@@ -157,7 +157,7 @@ fn an_object_is_larger_than_its_messages_may_be() -> Result<()> {
         trial.cluster.apply(large.to_string()).await?;
         trial.says("too large for the broker").await?;
         ensure!(Metrics::of_agent().await?.sum("meshsync_too_large_total") == 1.0, "it is not counted");
-        // Everybody knows of it, and of its end.
+        // Consumers learn that the object exists, and that it was deleted.
         let jetstream = jetstream::new(trial.nats.client().await?);
         let stream = jetstream.get_stream(jetstream.stream_by_subject("meshsync.state.>").await?).await?;
         let event = async || {
@@ -175,10 +175,10 @@ fn an_object_is_larger_than_its_messages_may_be() -> Result<()> {
     })
 }
 
-/// Labels have no limit but the object's own: these alone are larger than a message, at the default of brokers and at what
-/// the managed one takes.
+/// Only the object's size limits its labels: these labels alone exceed the largest message, by the default of brokers
+/// and by that of the managed broker.
 #[test]
-fn the_metadata_of_an_object_is_larger_than_its_messages_may_be() -> Result<()> {
+fn object_with_metadata_larger_than_a_message_is_published_by_name_and_uid() -> Result<()> {
     for (name, max_payload, labels, value) in
         [("broker-labels", 1024 * 1024, 20_000, "value"), ("broker-many-labels", 4 * 1024 * 1024, 82_000, "")]
     {
@@ -207,7 +207,7 @@ fn the_metadata_of_an_object_is_larger_than_its_messages_may_be() -> Result<()> 
     Ok(())
 }
 
-/// A key of three bytes: what an object may have of labels is counted in bytes.
+/// A key of three bytes, because the limit counts bytes.
 fn label(at: usize) -> String {
     let digits: Vec<char> = ('a'..='z').chain('A'..='Z').chain('0'..='9').collect();
     let places = [at / digits.len() / digits.len(), at / digits.len(), at];

@@ -1,4 +1,4 @@
-//! A broker that an agent cannot use: both say why, and of which broker.
+//! A broker that an agent cannot use: operator and agent report its URL and the reason.
 
 #![allow(clippy::disallowed_methods, reason = "a test has a limit of its own")]
 #![allow(clippy::indexing_slicing, reason = "tests may panic")]
@@ -15,7 +15,7 @@ const DEADLINE: Duration = Duration::from_secs(60);
 const NOWHERE: &str = "nats://no-such-host.invalid:4222";
 
 #[test]
-fn an_external_broker_that_cannot_be_used_is_named_with_the_reason() -> Result<()> {
+fn unusable_external_broker_is_reported_with_url_and_reason() -> Result<()> {
     lab::run("broker-url", async |lab| {
         let cluster = lab.cluster(Level::ControlPlane).start().await?;
         let nats = lab.nats().token("right").start().await?;
@@ -32,7 +32,7 @@ fn an_external_broker_that_cannot_be_used_is_named_with_the_reason() -> Result<(
             let agent = lab.agent_process(&cluster, &nats).await?.env("BROKER_URL", url).env("NATS_TOKEN", "wr0ng");
             agent.start().map(|()| agent)
         };
-        // The first report may come before the first attempt has failed.
+        // The first report may precede the first failed attempt.
         let unreachable = async |url: &str, why: &str| {
             await_condition(&format!("{url} is unreachable: {why}"), DEADLINE, async || {
                 let message = system.await_reason("BrokerAvailable", "False", "Unreachable").await?;
@@ -46,7 +46,7 @@ fn an_external_broker_that_cannot_be_used_is_named_with_the_reason() -> Result<(
         ensure!(first.log().lines().filter(|line| told(line)).count() == 1, "{}", first.log());
         ensure!(!first.log().contains("client error"), "the library repeats it: {}", first.log());
 
-        // The old agent's word is no word on the new broker.
+        // The old agent's report does not apply to the new broker.
         system.patch(&json!({"spec": {"broker": {"external": {"url": nats.url()}}}})).await?;
         let message = system.await_reason("BrokerAvailable", "Unknown", "NotReported").await?;
         ensure!(message.contains(&nats.url()), "{message}");
@@ -64,14 +64,14 @@ fn an_external_broker_that_cannot_be_used_is_named_with_the_reason() -> Result<(
 }
 
 #[test]
-fn a_user_and_password_in_the_url_let_the_agent_in() -> Result<()> {
+fn agent_authenticates_with_user_and_password_in_the_url() -> Result<()> {
     lab::run("broker-user", async |lab| {
         let users = json!({"users": [{"user": "us@er", "password": "p:a/ss%w0rd"}]});
         let nats = lab.nats().setting("authorization", users).start().await?;
         let url = nats.url().replace("nats://", "nats://us%40er:p%3Aa%2Fss%25w0rd@");
         let tail = lab.agent()?.args(["tail", "--broker-url"]).arg(url);
         tail.start()?;
-        // Without cluster there is nothing to hear of; the broker knows who is connected.
+        // Without a cluster there are no messages; the broker's monitoring shows its connections.
         await_condition("it is let in", DEADLINE, async || {
             tail.ensure_running()?;
             let connections = monitor("connz?auth=true").await?;

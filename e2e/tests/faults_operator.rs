@@ -1,4 +1,4 @@
-//! An operator that is killed in the middle of its work finishes it the next time, and makes nothing twice.
+//! An operator that is killed during its work completes it after a restart, and creates nothing twice.
 
 #![allow(clippy::indexing_slicing, reason = "tests may panic")]
 
@@ -13,7 +13,7 @@ use meshsync_e2e::{await_condition, lab};
 use serde_json::Value;
 
 const DEADLINE: Duration = Duration::from_secs(60);
-/// The children of a MeshSync that live beside it.
+/// The namespaced children of a MeshSync.
 const CHILDREN: [&str; 6] = [
     "api/v1/namespaces/meshery/serviceaccounts/meshsync-agent",
     "api/v1/namespaces/meshery/secrets/meshsync-broker",
@@ -27,7 +27,7 @@ async fn child(client: &kube::Client, path: &str) -> Result<Value> {
     Ok(client.request(Request::get(format!("/{path}")).body(Vec::new())?).await?)
 }
 
-/// Asks without a pause: what is waited for is the middle of a few milliseconds.
+/// Polls without a pause, to catch a state that lasts a few milliseconds.
 async fn appears(client: &kube::Client, path: &str) -> Result<Value> {
     let end = Instant::now() + DEADLINE;
     loop {
@@ -47,7 +47,7 @@ async fn cluster_wide(cluster: &Cluster) -> Result<BTreeSet<String>> {
 }
 
 #[test]
-fn it_is_killed_after_each_child() -> Result<()> {
+fn operator_killed_after_any_child_creates_the_rest_once() -> Result<()> {
     lab::run("operator-killed", async |lab| {
         let cluster = lab.cluster(Level::ControlPlane).start().await?;
         let client = cluster.client().await?;
@@ -59,7 +59,7 @@ fn it_is_killed_after_each_child() -> Result<()> {
             operator.start()?;
             let made = appears(&client, path).await?;
             operator.kill().await?;
-            // All but this one are to be made again, from whatever state the kill left.
+            // The operator must create every child again except this one, from any state that the kill left.
             for other in CHILDREN.into_iter().filter(|other| *other != path) {
                 let (collection, name) = other.rsplit_once('/').context("a path")?;
                 let kind = collection.rsplit('/').next().context("a path")?;
@@ -79,7 +79,7 @@ fn it_is_killed_after_each_child() -> Result<()> {
         .await?;
         let names = cluster_wide(&cluster).await?;
         ensure!(names.len() == 2, "one role and one binding were to be made: {names:?}");
-        // The broker's first token stays the one that everybody uses.
+        // All components keep using the broker's first token.
         let token = child(&client, CHILDREN[1]).await?;
         operator.kill().await?;
         operator.start()?;

@@ -1,4 +1,4 @@
-//! However an agent or the operator ends, and whoever else runs by mistake: the invariants hold.
+//! Agents that are killed, stopped, starved or doubled: the invariants hold.
 
 use std::time::Duration;
 
@@ -9,17 +9,17 @@ use meshsync_e2e::faults::{Clock, Link, MemoryLimit, Trial};
 use meshsync_e2e::metrics::Metrics;
 use meshsync_e2e::{await_condition, shared};
 
-/// What an agent that is asked to stop may take: a pod gets 30 s by default.
+/// Longest time that an agent may take to stop; a pod gets 30 s by default.
 const STOPS_WITHIN: Duration = Duration::from_secs(20);
 
 #[test]
-fn it_is_killed_in_the_middle_of_its_snapshot() -> Result<()> {
+fn agent_killed_during_its_snapshot_loses_nothing() -> Result<()> {
     shared::run("process-snapshot", async |lab, cluster| {
         let trial = Trial::begin(lab, cluster, lab.nats().jetstream()).await?;
         trial.agent.kill().await?;
         load::load(&trial.cluster.client().await?, 1_000).await?;
         trial.nats.drop_streams().await?;
-        // Copies for core subscribers are sent, but still on the way: they go down with it.
+        // The copies for core subscribers are in flight and are lost with the agent.
         trial.proxy.set(Link::Slow(400_000));
         trial.agent.start()?;
         trial.tells(100).await?;
@@ -27,7 +27,7 @@ fn it_is_killed_in_the_middle_of_its_snapshot() -> Result<()> {
         trial.proxy.set(Link::Cut);
         trial.churn.go_on(10).await?;
         trial.proxy.set(Link::Open);
-        // Its first objects, half of them, almost all: each of these snapshots begins where the killed one ended.
+        // The first objects, half of them, almost all: each snapshot resumes where the killed agent ended.
         for told in [5, 200, 400, 400, 200] {
             trial.agent.start()?;
             trial.tells(told).await?;
@@ -39,7 +39,7 @@ fn it_is_killed_in_the_middle_of_its_snapshot() -> Result<()> {
 }
 
 #[test]
-fn it_is_killed_in_the_middle_of_batches_and_before_checkpoints() -> Result<()> {
+fn agent_killed_during_batches_and_before_checkpoints_loses_nothing() -> Result<()> {
     shared::run("process-batch", async |lab, cluster| {
         let trial = Trial::begin(lab, cluster, lab.nats().jetstream()).await?;
         for told in [1, 2, 60, 3, 150, 30, 300] {
@@ -48,7 +48,7 @@ fn it_is_killed_in_the_middle_of_batches_and_before_checkpoints() -> Result<()> 
             trial.agent.start()?;
             trial.tells(told).await?;
         }
-        // While acknowledgements are on a slow way to it.
+        // While acknowledgements are delayed by a slow link.
         for _ in 0..3 {
             trial.proxy.set(Link::Slow(50_000));
             trial.tells(20).await?;
@@ -62,13 +62,13 @@ fn it_is_killed_in_the_middle_of_batches_and_before_checkpoints() -> Result<()> 
 }
 
 #[test]
-fn it_is_killed_while_its_last_words_are_on_a_slow_way() -> Result<()> {
+fn agent_killed_with_messages_in_flight_loses_nothing() -> Result<()> {
     shared::run("process-words", async |lab, cluster| {
         let trial = Trial::begin(lab, cluster, lab.nats().jetstream()).await?;
         for round in 0..4 {
-            // What is on the way waits there for almost a second after the link is good again: the next one begins before.
+            // Bytes in flight arrive almost a second after the link recovers; the next agent starts before that.
             trial.proxy.set(Link::Slow(5_000));
-            // Nothing that happens later covers up what becomes of these.
+            // No later change hides the fate of these messages.
             let [stays, goes] = ["stays", "goes"].map(|what| format!("{what}-{round}"));
             for name in [&stays, &goes] {
                 trial.cluster.kubectl(["create", "configmap", "-n", "default", name]).await?;
@@ -85,7 +85,7 @@ fn it_is_killed_while_its_last_words_are_on_a_slow_way() -> Result<()> {
 }
 
 #[test]
-fn it_is_asked_to_stop_under_load() -> Result<()> {
+fn agent_stopped_under_load_ends_in_order_and_loses_nothing() -> Result<()> {
     shared::run("process-stop", async |lab, cluster| {
         let trial = Trial::begin(lab, cluster, lab.nats().jetstream()).await?;
         for _ in 0..3 {
@@ -97,7 +97,7 @@ fn it_is_asked_to_stop_under_load() -> Result<()> {
             let lists = Metrics::of_agent().await?.sum("meshsync_lists_total");
             ensure!(lists == 0.0, "{lists} lists were read although there are checkpoints");
         }
-        // A broker that it cannot reach does not keep it from ending.
+        // An unreachable broker does not keep the agent from stopping.
         trial.proxy.set(Link::Cut);
         trial.churn.go_on(50).await?;
         let status = trial.agent.stop(STOPS_WITHIN).await?;
@@ -109,17 +109,17 @@ fn it_is_asked_to_stop_under_load() -> Result<()> {
 }
 
 #[test]
-fn its_memory_does_not_grow_with_what_waits() -> Result<()> {
+fn memory_of_the_agent_does_not_grow_with_its_outbox() -> Result<()> {
     shared::run("process-memory", async |lab, cluster| {
         let trial = Trial::begin(lab, cluster, lab.nats().jetstream()).await?;
         load::load(&trial.cluster.client().await?, 1_000).await?;
         trial.agent.stop(STOPS_WITHIN).await?;
-        // One that goes on from a stream holds no bodies: the one to measure has them all.
+        // An agent that resumes from a stream has no bodies; the measured agent has all of them.
         trial.nats.drop_streams().await?;
         trial.agent.start()?;
         trial.tells(1_000).await?;
         trial.live().await?;
-        // An outage and all that is to be told again after it fit into what a start needs, and a little.
+        // An outage, and everything that is published again after it, needs hardly more memory than a start.
         let limit = trial.agent.peak_resident_bytes()? + 16 * 1024 * 1024;
         trial.proxy.set(Link::Cut);
         trial.churn.go_on(1_500).await?;
@@ -133,7 +133,7 @@ fn its_memory_does_not_grow_with_what_waits() -> Result<()> {
 }
 
 #[test]
-fn its_memory_is_limited_to_just_above_what_it_needs() -> Result<()> {
+fn agent_survives_an_outage_with_hardly_more_memory_than_it_needs() -> Result<()> {
     shared::run("process-limit", async |lab, cluster| {
         let limit = MemoryLimit::new(lab)?;
         let trial = Trial::begin_with(lab, cluster, lab.nats().jetstream(), |agent| limit.of(agent)).await?;
@@ -141,7 +141,7 @@ fn its_memory_is_limited_to_just_above_what_it_needs() -> Result<()> {
         trial.live().await?;
         ensure!(limit.holds(trial.agent.pid())?, "the agent is not in the group");
         limit.set(trial.agent.resident_bytes()? + 8 * 1024 * 1024)?;
-        // What waits during an outage, all that is to be told again after it, and a list that begins anew.
+        // The outbox during an outage, everything that is published again after it, and a restarted list.
         trial.proxy.set(Link::Cut);
         trial.churn.go_on(1_500).await?;
         trial.proxy.set(Link::Open);
@@ -151,14 +151,14 @@ fn its_memory_is_limited_to_just_above_what_it_needs() -> Result<()> {
         server.kill().await?;
         server.start()?;
         trial.cluster.await_apiserver().await?;
-        // Had the kernel ended it, it would not have come back by itself.
+        // If the kernel had killed the agent, nothing would have restarted it.
         trial.agent.ensure_running()?;
         trial.end().await
     })
 }
 
 #[test]
-fn its_clock_jumps() -> Result<()> {
+fn jumping_clock_of_the_agent_loses_nothing() -> Result<()> {
     shared::run("process-clock", async |lab, cluster| {
         let clock = Clock::new(lab.dir())?;
         let trial = Trial::begin_with(lab, cluster, lab.nats().jetstream(), |agent| clock.of(agent)).await?;
@@ -169,7 +169,7 @@ fn its_clock_jumps() -> Result<()> {
             trial.live().await.with_context(|| format!("with a clock that is {hours} h wrong"))?;
             let failures = Metrics::of_agent().await?.sum("meshsync_watch_failures_total");
             ensure!(failures == 0.0, "{failures} watches were given up because of the clock");
-            // What has to connect, begin again and give up waiting does so, too.
+            // Connecting, restarting and timing out work, too.
             trial.proxy.set(Link::Cut);
             trial.churn.go_on(50).await?;
             trial.proxy.set(Link::Open);
@@ -182,13 +182,13 @@ fn its_clock_jumps() -> Result<()> {
     })
 }
 
-/// What a clock that is so many hours wrong shows now, to the hour, as logs have it.
+/// The present time, to the hour, of a clock that is this many hours wrong, in the format of logs.
 fn hour_in(hours: i64) -> String {
     (Timestamp::now() + SignedDuration::from_hours(hours)).strftime("%Y-%m-%dT%H").to_string()
 }
 
 #[test]
-fn a_second_one_runs_by_mistake() -> Result<()> {
+fn second_agent_by_mistake_loses_nothing() -> Result<()> {
     shared::run("process-two", async |lab, cluster| {
         let trial = Trial::begin(lab, cluster, lab.nats().jetstream()).await?;
         let second = lab
@@ -204,7 +204,7 @@ fn a_second_one_runs_by_mistake() -> Result<()> {
         })
         .await?;
         trial.churn.go_on(1_000).await?;
-        // The one that stays may be the slower one.
+        // The remaining agent may be the slower one of the two.
         trial.proxy.set(Link::Slow(100_000));
         trial.churn.go_on(500).await?;
         trial.proxy.set(Link::Open);

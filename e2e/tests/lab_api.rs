@@ -1,4 +1,4 @@
-//! The lab itself at its cheapest level: an API server, two side by side, faults, and a teardown without a trace.
+//! The lab at its cheapest level: an API server, two concurrent clusters, faults, and a teardown without a trace.
 
 use std::process::Command;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use meshsync_e2e::cluster::Level;
 use meshsync_e2e::lab::{self, Lab, Lifetime};
 
 #[test]
-fn an_api_server_answers_kubectl_and_clients() -> Result<()> {
+fn api_server_answers_kubectl_and_clients() -> Result<()> {
     lab::run("api-answers", async |lab| {
         let cluster = lab.cluster(Level::Api).start().await?;
         let version = cluster.client().await?.apiserver_version().await?;
@@ -25,7 +25,7 @@ fn an_api_server_answers_kubectl_and_clients() -> Result<()> {
 }
 
 #[test]
-fn two_clusters_side_by_side_do_not_meet() -> Result<()> {
+fn concurrent_clusters_are_isolated() -> Result<()> {
     let names = |mine: &'static str, other: &'static str| {
         move || {
             lab::run(mine, async |lab| {
@@ -46,7 +46,7 @@ fn two_clusters_side_by_side_do_not_meet() -> Result<()> {
 #[test]
 fn no_route_leads_out_of_a_lab() -> Result<()> {
     lab::run("no-route", async |_lab| {
-        // A documentation address: an answer of any kind would come from outside.
+        // An address reserved for documentation: any answer would come from outside.
         let dial = tokio::net::TcpStream::connect("192.0.2.1:80");
         let outcome = tokio::time::timeout(Duration::from_millis(200), dial).await;
         assert!(!matches!(outcome, Ok(Ok(_))), "{outcome:?}");
@@ -55,7 +55,7 @@ fn no_route_leads_out_of_a_lab() -> Result<()> {
 }
 
 #[test]
-fn a_killed_api_server_comes_back_with_its_objects() -> Result<()> {
+fn killed_api_server_restarts_with_its_objects() -> Result<()> {
     lab::run("api-restart", async |lab| {
         let cluster = lab.cluster(Level::Api).start().await?;
         cluster.kubectl(["create", "namespace", "kept"]).await?;
@@ -71,7 +71,7 @@ fn a_killed_api_server_comes_back_with_its_objects() -> Result<()> {
 }
 
 #[test]
-fn the_audit_log_tells_who_wrote_what() -> Result<()> {
+fn audit_log_records_user_and_object_of_a_write() -> Result<()> {
     let policy =
         r#"{"apiVersion":"audit.k8s.io/v1","kind":"Policy","rules":[{"level":"Metadata","verbs":["create"]}]}"#;
     lab::run("api-audit", async |lab| {
@@ -87,7 +87,7 @@ fn the_audit_log_tells_who_wrote_what() -> Result<()> {
 }
 
 #[test]
-fn controllers_collect_what_lost_its_owner() -> Result<()> {
+fn controllers_collect_objects_without_owner() -> Result<()> {
     lab::run("control-plane", async |lab| {
         let cluster = lab.cluster(Level::ControlPlane).start().await?;
         cluster.kubectl(["create", "configmap", "owner"]).await?;
@@ -106,10 +106,10 @@ fn controllers_collect_what_lost_its_owner() -> Result<()> {
 }
 
 #[test]
-fn teardown_leaves_no_process_no_namespace_no_file() -> Result<()> {
+fn teardown_leaves_no_process_namespace_or_file() -> Result<()> {
     let lab = Lab::create(&format!("teardown-{}", std::process::id()), Lifetime::ThisProcess)?;
     let (namespace, dir) = (lab.namespace(), lab.dir().to_owned());
-    // As after a crash: nobody stops the components, only the teardown does.
+    // As after a crash, only the teardown stops the components.
     lab.enter(async |lab| {
         lab.cluster(Level::Api).start().await?.leave_running();
         Ok(())
@@ -125,7 +125,7 @@ fn teardown_leaves_no_process_no_namespace_no_file() -> Result<()> {
 }
 
 #[test]
-fn what_a_killed_run_left_is_removed_by_the_next() -> Result<()> {
+fn next_run_removes_what_a_killed_run_left() -> Result<()> {
     let lab = Lab::create(&format!("remnant-{}", std::process::id()), Lifetime::ThisProcess)?;
     lab.enter(async |lab| {
         lab.cluster(Level::Api).start().await?.leave_running();
@@ -134,7 +134,7 @@ fn what_a_killed_run_left_is_removed_by_the_next() -> Result<()> {
     Lab::sweep()?;
     assert!(lab.pids()?.len() >= 2, "a lab whose owner lives is left alone");
 
-    // From here on it belongs to a process that has ended: the same id, but another start.
+    // From here on the lab belongs to a process that has ended: same id, other start time.
     let owner = lab.dir().join("owner.json");
     let mut recorded: serde_json::Value = serde_json::from_slice(&std::fs::read(&owner)?)?;
     recorded["process"][1] = 1.into();
@@ -146,7 +146,7 @@ fn what_a_killed_run_left_is_removed_by_the_next() -> Result<()> {
 }
 
 #[test]
-fn a_failed_run_leaves_its_logs_and_nothing_else() {
+fn failed_run_leaves_only_its_logs() {
     let mut gone = None;
     let failed = lab::run("fails-on-purpose", async |lab| {
         gone = Some((lab.namespace(), lab.dir().to_owned()));

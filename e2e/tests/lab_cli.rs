@@ -18,7 +18,7 @@ fn output(arguments: &[&str]) -> Result<String> {
 }
 
 #[test]
-fn a_cluster_stays_up_between_commands_until_it_is_taken_down() -> Result<()> {
+fn cluster_stays_up_between_commands_until_it_is_taken_down() -> Result<()> {
     let name = format!("cli-{}", std::process::id());
     let up = ["up", "--provider", "local", "--level", "api", "--name", &name, "--json"];
     let first: Value = serde_json::from_str(&output(&up)?)?;
@@ -40,7 +40,7 @@ fn a_cluster_stays_up_between_commands_until_it_is_taken_down() -> Result<()> {
 }
 
 #[test]
-fn kubectl_passes_its_exit_code_and_words_on() -> Result<()> {
+fn lab_passes_on_output_and_exit_code_of_kubectl() -> Result<()> {
     let name = format!("cli-code-{}", std::process::id());
     output(&["up", "--provider", "local", "--level", "api", "--name", &name])?;
     let refused = lab(&["kubectl", "--name", &name, "get", "no-such-type"])?;
@@ -51,7 +51,7 @@ fn kubectl_passes_its_exit_code_and_words_on() -> Result<()> {
 }
 
 #[test]
-fn what_cannot_be_done_is_refused_with_the_way_on() -> Result<()> {
+fn impossible_commands_are_refused_with_a_suggestion() -> Result<()> {
     let cases = [
         (vec!["kubectl", "--name", "nowhere", "get", "pods"], 1, "cargo lab up --name nowhere"),
         (vec!["up", "--name", "Capital"], 1, "lower-case"),

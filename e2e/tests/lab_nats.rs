@@ -10,7 +10,7 @@ const MESSAGE: &str = r#"{"ObjectType":"meshsync-data","EventType":"ADDED","Requ
     "Object":{"apiVersion":"v1","kind":"Pod","metadata":{"namespace":"n","name":"p"}}}"#;
 
 #[test]
-fn a_consumer_survives_an_outage_of_the_broker() -> Result<()> {
+fn consumer_survives_an_outage_of_the_broker() -> Result<()> {
     lab::run("nats-outage", async |lab| {
         let nats = lab.nats().token("right").start().await?;
         let consumer = Consumer::subscribe(nats.client().await?, None).await?;
@@ -26,7 +26,7 @@ fn a_consumer_survives_an_outage_of_the_broker() -> Result<()> {
 }
 
 #[test]
-fn a_wrong_token_is_refused() -> Result<()> {
+fn broker_refuses_a_wrong_token() -> Result<()> {
     lab::run("nats-token", async |lab| {
         let nats = lab.nats().token("right").start().await?;
         let refused = async_nats::ConnectOptions::with_token("wrong".to_owned()).connect(nats.url()).await;
@@ -36,7 +36,7 @@ fn a_wrong_token_is_refused() -> Result<()> {
 }
 
 #[test]
-fn a_stored_stream_outlives_a_kill() -> Result<()> {
+fn stored_stream_survives_a_kill() -> Result<()> {
     lab::run("nats-jetstream", async |lab| {
         let nats = lab.nats().jetstream().start().await?;
         let context = async_nats::jetstream::new(nats.client().await?);

@@ -64,7 +64,7 @@ data: {nats.conf: 'gateway {name: "peer", port: 7222, gateways: [{name: "broker"
 "#;
 
 #[test]
-fn pods_of_lab_images_run_and_are_reached() -> Result<()> {
+fn pods_with_lab_images_run_and_are_reachable() -> Result<()> {
     lab::run("node-pods", async |lab| {
         let cluster = lab.cluster(Level::Node).start().await?;
         cluster.load(&Image::nats("lab.local/nats:1")?).await?;
@@ -86,7 +86,7 @@ fn pods_of_lab_images_run_and_are_reached() -> Result<()> {
         cluster.apply(PEER).await?;
         await_condition("a pod reaches the other one by its service's name", POD_DEADLINE, async || {
             let logs = cluster.kubectl(["logs", "peer", "-n", "lab"]).await?;
-            // The broker answers that 4222 is no port for gateways: the connection stands.
+            // The broker answers that 4222 is not its gateway port, so the connection works.
             Ok(logs.contains("wrong port").then_some(()))
         })
         .await
@@ -94,7 +94,7 @@ fn pods_of_lab_images_run_and_are_reached() -> Result<()> {
 }
 
 #[test]
-fn a_node_leaves_the_machine_as_it_was() -> Result<()> {
+fn node_leaves_the_machine_unchanged() -> Result<()> {
     let before = machine()?;
     let lab = Lab::create(&format!("node-teardown-{}", std::process::id()), Lifetime::ThisProcess)?;
     let started = lab.enter(async |lab| {
@@ -117,7 +117,7 @@ async fn run_a_pod(cluster: &Cluster) -> Result<()> {
     cluster.kubectl(["wait", "pod/broker", "--for=condition=Ready", "--timeout=60s"]).await.map(drop)
 }
 
-/// What a node could leave behind, or change, outside its lab.
+/// State outside the lab that a node could change.
 fn machine() -> Result<BTreeMap<String, String>> {
     let mut state = BTreeMap::new();
     for setting in ["vm/overcommit_memory", "vm/panic_on_oom", "kernel/panic", "kernel/panic_on_oops"] {

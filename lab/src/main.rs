@@ -1,4 +1,4 @@
-//! What `cargo lab` starts: it builds the lab, says how long that takes, and becomes it.
+//! The program behind `cargo lab`: it builds the lab, says how long that takes, and executes it.
 //!
 //! The lab has dependencies that take minutes to compile. This program has none, so that `cargo lab` speaks within a second.
 
@@ -8,7 +8,7 @@ use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
-/// Said before the first build. The times are those of two cores at 2 GHz.
+/// Message before the first build, with times for two cores at 2 GHz.
 const FIRST_BUILD: &str = "\
 lab: this is the first run, so there is much to compile: the lab itself takes about 5 minutes now.
 lab: `cargo lab demo` and `cargo lab test` then compile the workspace (about 10 minutes) and Kubernetes from its Go modules
@@ -33,14 +33,15 @@ fn become_lab() -> io::Result<ExitCode> {
     }
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut build = Command::new(cargo);
-    // The whole workspace is selected, as for its tests: another selection would compile what they share a second time,
-    // with other features.
+    // Selects the whole workspace, as for its tests: another selection would compile shared dependencies again with
+    // other features.
     build.args(["build", "--workspace", "--bin", "lab"]);
     // Cargo's own lines show the progress of a build; a build that has nothing to do is not worth a line.
     if !is_first {
         build.arg("--quiet");
     }
-    // What cargo tells this program about its own package would make packages compile anew that look at the same variables.
+    // Removes the variables that cargo sets for this program's own package: packages that read them would be compiled
+    // again.
     for (name, _) in env::vars_os().filter(|(name, _)| is_about_this_package(&name.to_string_lossy())) {
         build.env_remove(name);
     }

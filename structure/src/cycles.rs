@@ -1,8 +1,8 @@
-//! Modules that import from each other, directly or by way of others.
+//! Modules that import each other, directly or indirectly.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The sets of nodes that reach each other, each sorted, in order of their first node. A node alone is no cycle.
+/// The sets of nodes that reach each other, each sorted, in order of their first node. A single node is not a cycle.
 ///
 /// A set is found by what its first node reaches and is reached from: quadratic at worst, which does not matter for the few
 /// hundred modules of a crate.

@@ -10,13 +10,13 @@ use crate::{ModulePath, Modules};
 pub struct Import {
     /// The module whose code refers.
     pub from: ModulePath,
-    /// The module that defines what is referred to. Re-exports are followed.
+    /// The module that defines the target, after re-exports.
     pub to: ModulePath,
     /// The file of `from`.
     pub file: PathBuf,
     /// The line in that file, counted from 1.
     pub line: usize,
-    /// What is referred to, as an absolute path.
+    /// The target as an absolute path.
     pub item: String,
 }
 
@@ -36,7 +36,7 @@ pub fn imports(modules: &Modules) -> BTreeSet<Import> {
     found
 }
 
-/// The module that defines what `path` names: re-exports on the way are followed.
+/// The module that defines the item at `path`, after re-exports.
 fn definition(modules: &Modules, path: &ModulePath, seen: &mut BTreeSet<ModulePath>) -> ModulePath {
     let (at, name) = modules.locate(path);
     let (Some(name), Some(module)) = (name, modules.0.get(&at)) else { return at };

@@ -1,7 +1,8 @@
 //! The structure of the workspace, read from its source: which module imports from which.
 //!
-//! [`Modules::read`] parses a crate's files, [`imports`] resolves every path to the module that defines what it names, and
-//! [`cycles`] finds modules that import from each other. Code under `#[cfg(test)]` does not count: tests may look everywhere.
+//! [`Modules::read`] parses a crate's files, [`imports`] resolves every path to the module that defines the item, and
+//! [`cycles`] finds modules that import from each other. Code under `#[cfg(test)]` does not count: tests may look
+//! everywhere.
 
 mod cycles;
 mod imports;

@@ -1,4 +1,4 @@
-//! What the reader of the source sees, shown on small crates.
+//! Tests of the reader of the source, on small crates.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -20,7 +20,7 @@ fn read(files: &[(&str, &str)]) -> Result<Vec<String>> {
 }
 
 #[test]
-fn a_use_and_a_path_in_code_are_imports() {
+fn uses_and_paths_in_code_are_imports() {
     let found = read(&[
         ("lib.rs", "mod a; mod b; mod c;"),
         ("a.rs", "use crate::b::B; fn f() -> super::c::C { todo!() }"),
@@ -32,7 +32,7 @@ fn a_use_and_a_path_in_code_are_imports() {
 }
 
 #[test]
-fn a_reexport_stands_for_the_module_that_defines_the_item() {
+fn reexport_resolves_to_the_module_that_defines_the_item() {
     let found = read(&[
         ("lib.rs", "mod inner; mod user;"),
         ("inner/mod.rs", "mod one; mod two; pub use one::One; pub use two::Two as Second; pub struct Own;"),
@@ -45,7 +45,7 @@ fn a_reexport_stands_for_the_module_that_defines_the_item() {
 }
 
 #[test]
-fn a_parent_that_calls_its_child_imports_it() {
+fn parent_that_calls_its_child_imports_it() {
     let found = read(&[
         ("lib.rs", "mod parent;"),
         ("parent.rs", "mod child; pub struct P; fn f() { child::g() }"),
@@ -67,7 +67,7 @@ fn paths_in_macro_calls_count() {
 }
 
 #[test]
-fn tests_may_import_whatever_they_like() {
+fn imports_of_tests_do_not_count() {
     let found = read(&[
         ("lib.rs", "mod a; mod b;"),
         ("a.rs", "#[cfg(test)] use crate::b::B; #[cfg(test)] mod tests { use crate::b::B; }"),
@@ -79,7 +79,7 @@ fn tests_may_import_whatever_they_like() {
 }
 
 #[test]
-fn a_module_without_file_is_an_error() {
+fn module_without_a_file_is_an_error() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("lib.rs"), "mod missing;").unwrap();
     let error = Modules::read(&folder.path().join("lib.rs")).unwrap_err().to_string();
@@ -87,7 +87,7 @@ fn a_module_without_file_is_an_error() {
 }
 
 #[test]
-fn cycles_are_found_by_way_of_others_and_apart() {
+fn direct_and_indirect_cycles_are_found() {
     let edges = BTreeSet::from([(1, 2), (2, 3), (3, 1), (3, 4), (4, 5), (6, 7), (7, 6), (8, 8)]);
     assert_eq!(cycles(&edges), [BTreeSet::from([1, 2, 3]), BTreeSet::from([6, 7])]);
 }

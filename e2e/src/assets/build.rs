@@ -1,4 +1,4 @@
-//! Building a tool into the cache.
+//! Builds a tool into the cache.
 
 use std::fs::{self, File};
 use std::path::Path;

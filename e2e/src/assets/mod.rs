@@ -1,7 +1,7 @@
 //! The binaries that the lab runs, each from a pinned Go module.
 //!
-//! A binary is looked for in `KUBEBUILDER_ASSETS` (kube-apiserver and etcd only), then in the lab's cache, and is
-//! otherwise built into the cache. `PATH` is never consulted: whatever is installed there has another version.
+//! The lab takes a binary from `KUBEBUILDER_ASSETS` (kube-apiserver and etcd only), then from its cache, and otherwise
+//! builds it into the cache. It never searches `PATH`, where another version may be installed.
 
 mod build;
 mod module;
@@ -102,7 +102,7 @@ pub fn ensure_all(tools: &[Tool]) -> Result<()> {
     Ok(())
 }
 
-/// Those of `tools` that a build would have to make first.
+/// Those of `tools` that are not built yet.
 ///
 /// # Errors
 /// When a module file of the checkout cannot be read.

@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn version_comes_from_the_requirement_not_from_the_replacement() {
+    fn version_comes_from_the_requirement_and_not_from_the_replacement() {
         let go_mod =
             "require (\n\tk8s.io/kubernetes v1.37.2 // indirect\n)\nreplace (\n\tk8s.io/api => k8s.io/api v0.1.0\n)\n";
         assert_eq!(required_version(go_mod, "k8s.io/kubernetes"), Some("v1.37.2"));

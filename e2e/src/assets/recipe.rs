@@ -1,6 +1,6 @@
 //! How a tool is built.
 
-/// What is known about a [`Tool`](super::Tool) before it is built.
+/// How to build a [`Tool`](super::Tool).
 #[derive(Debug)]
 pub(super) struct Recipe {
     /// File name of the binary.

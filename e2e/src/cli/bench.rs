@@ -1,4 +1,4 @@
-//! `cargo lab bench`: the agent beside others, and on its own under load.
+//! `cargo lab bench`: measures the agent, alone under load and beside other programs.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -71,18 +71,18 @@ pub(super) struct BenchArgs {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Scenario {
-    /// From the start to the last object, beside a null client and others; on a real API server
+    /// Time from the start to the last object, beside a null client and others; on a real API server
     Snapshot,
     /// Memory with very many objects, and a restart; replayed
     Memory,
     /// Memory with large objects: custom resources beside as many ConfigMaps, with bodies and with hashes only; on a real
     /// API server
     Large,
-    /// Events that an agent on one core can follow; replayed
+    /// Events per second that an agent on one core can process; replayed
     Throughput,
-    /// How long an event takes; replayed
+    /// Latency of an event; replayed
     Latency,
-    /// The broker is away while events go on; replayed
+    /// An outage of the broker while events continue; replayed
     Outage,
     /// Very many types, on the file limits that a process has by default; replayed
     Types,

@@ -1,4 +1,4 @@
-//! `cargo lab check`: what the machine must have before a lab can start.
+//! `cargo lab check`: checks what the machine needs before a lab can start.
 
 use std::process::{Command, ExitCode};
 
@@ -12,7 +12,7 @@ use crate::packages;
 
 #[derive(Debug, Args)]
 pub(super) struct CheckArgs {
-    /// The level of cluster that is wanted
+    /// Level of the cluster
     #[arg(long, value_enum, default_value = "node")]
     level: Level,
     /// Print one JSON document
@@ -30,14 +30,14 @@ struct Findings {
     kind: bool,
     linux: bool,
     root: bool,
-    /// Version of Go as it names itself; null if it is missing or older than 1.21.
+    /// Version of Go; null if it is missing or older than 1.21.
     go: Option<String>,
     missing_packages: Vec<&'static str>,
     /// Programs that the first start has to build.
     to_build: Vec<&'static str>,
 }
 
-/// Prints what is there and what is missing. The exit code is 0 if a cluster of the level can start right now.
+/// Prints what exists and what is missing. The exit code is 0 if a cluster of the level can start right now.
 pub(super) fn run(args: &CheckArgs) -> Result<ExitCode> {
     let found = look(args.level)?;
     if args.json {
@@ -82,7 +82,7 @@ fn explain(found: &Findings) -> Result<()> {
     print("  2. any machine with Docker running and kind on PATH (https://kind.sigs.k8s.io)")
 }
 
-/// The version of `go` on PATH, if it is at least 1.21: that one fetches the release that the modules ask for.
+/// The version of `go` on PATH if it is at least 1.21, which downloads the release that the modules require.
 pub(super) fn go_version() -> Option<String> {
     let output =
         Command::new("go").args(["env", "GOVERSION"]).output().ok().filter(|output| output.status.success())?;
@@ -101,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn go_is_recent_from_1_21_on() {
+    fn go_is_accepted_from_version_1_21() {
         for (version, recent) in [
             ("go1.26.8", true),
             ("go1.21", true),

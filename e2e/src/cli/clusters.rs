@@ -22,7 +22,7 @@ pub(super) struct UpArgs {
     /// How much of Kubernetes a local cluster runs
     #[arg(long, value_enum, default_value = "node")]
     level: Level,
-    /// Where the cluster comes from [default: kind where it works, else local]
+    /// Provider of the cluster [default: kind if it works, else local]
     #[arg(long, value_enum)]
     provider: Option<ProviderName>,
     /// Context of the existing cluster in your kubeconfig
@@ -41,7 +41,7 @@ pub(super) struct UpArgs {
     json: bool,
 }
 
-/// Which of the labs that stay up.
+/// Selects a lab that stays up.
 #[derive(Debug, Args)]
 struct Which {
     /// Name of the lab
@@ -53,7 +53,7 @@ struct Which {
 pub(super) struct DownArgs {
     #[command(flatten)]
     which: Which,
-    /// Remove every lab, also those of tests that run
+    /// Remove every lab, including those of running tests
     #[arg(long, conflicts_with = "name")]
     all: bool,
 }

@@ -1,4 +1,4 @@
-//! `cargo lab demo`: the main job, for real.
+//! `cargo lab demo`: demonstrates the system on a real cluster.
 
 use std::process::ExitCode;
 
@@ -20,7 +20,7 @@ const NAME: &str = "demo";
 
 #[derive(Debug, Args)]
 pub(super) struct DemoArgs {
-    /// Where the cluster comes from [default: kind where it works, else local]
+    /// Provider of the cluster [default: kind if it works, else local]
     #[arg(long, value_enum)]
     provider: Option<ProviderName>,
     /// Context of the existing cluster in your kubeconfig
@@ -29,7 +29,7 @@ pub(super) struct DemoArgs {
     /// Install missing Debian packages (implied by CI=true)
     #[arg(long)]
     yes: bool,
-    /// End with one line of JSON: the figures that were measured
+    /// End with one line of JSON: the measured figures
     #[arg(long)]
     json: bool,
     /// Take the cluster down at the end

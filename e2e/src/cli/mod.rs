@@ -32,7 +32,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Says within a second what is missing, and the ways to get it.
+    /// Says within a second what is missing, and how to install it.
     Check(check::CheckArgs),
     /// Starts a cluster that stays up.
     Up(clusters::UpArgs),
@@ -44,9 +44,9 @@ enum Command {
     Kubectl(clusters::KubectlArgs),
     /// Measures the agent beside a client that reads the same lists and throws them away.
     Bench(bench::BenchArgs),
-    /// Injects random faults under churn for as long as you like, and checks that nothing is lost and nothing grows.
+    /// Injects random faults under churn, and checks that nothing is lost and nothing grows.
     Soak(soak::SoakArgs),
-    /// Shows the main job on a real cluster: install, snapshot, a type that leaves, events.
+    /// Demonstrates the system on a real cluster: installation, snapshot, blacklisting a type, events.
     Demo(demo::DemoArgs),
     /// Builds and runs all tests of the workspace; the last line is `N passed, N failed`.
     Test(test::TestArgs),
@@ -67,7 +67,7 @@ pub fn main() -> ExitCode {
         Command::Test(args) => test::run(&args),
     };
     outcome.unwrap_or_else(|error| {
-        // With standard error closed there is nobody left to tell; the exit code still does.
+        // If standard error is closed, only the exit code reports the failure.
         let _ = writeln!(std::io::stderr().lock(), "error: {error:#}");
         ExitCode::FAILURE
     })

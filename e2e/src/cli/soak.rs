@@ -1,4 +1,4 @@
-//! `cargo lab soak`: random faults under churn, for as long as one likes.
+//! `cargo lab soak`: random faults under churn, for any time.
 
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -23,16 +23,16 @@ const EXAMPLES: &str = "Examples:
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct SoakArgs {
-    /// For how long faults follow each other
+    /// Minutes of random faults
     #[arg(long, default_value_t = 60, value_name = "NUMBER")]
     minutes: u64,
-    /// For how long the broker is away before that
+    /// Minutes of an outage of the broker before the faults
     #[arg(long, value_name = "NUMBER")]
     outage_minutes: Option<u64>,
-    /// For how long, after that, connections to the API server that were open are dead while new ones work
+    /// Minutes after that outage in which open connections to the API server are frozen and new connections work
     #[arg(long, value_name = "NUMBER")]
     frozen_minutes: Option<u64>,
-    /// Repeats the faults of the run that named this number
+    /// Seed of an earlier run whose faults to repeat
     #[arg(long, value_name = "NUMBER")]
     seed: Option<u64>,
     /// End with one line of JSON

@@ -1,4 +1,4 @@
-//! `cargo lab test`: everything, from a fresh clone, with one verdict at the end.
+//! `cargo lab test`: all tests, from a fresh clone, with one verdict at the end.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
@@ -20,7 +20,7 @@ use crate::progress::{say, step};
 pub(super) struct TestArgs {
     /// Run only tests whose name contains this
     filter: Option<String>,
-    /// Run only tests that need no cluster: nothing is installed or built but the workspace
+    /// Run only tests that need no cluster; installs nothing, and builds only the workspace
     #[arg(long)]
     unit: bool,
     /// Install missing Debian packages (implied by CI=true)
@@ -216,7 +216,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_test_programs_are_taken_from_cargos_messages() {
+    fn only_test_programs_are_read_from_cargos_messages() {
         let messages = concat!(
             r#"{"reason":"compiler-artifact","manifest_path":"/w/a/Cargo.toml","target":{"name":"a","kind":["lib"]},"profile":{"test":false},"executable":null}"#,
             "\n",

@@ -170,28 +170,28 @@ mod tests {
     }
 
     #[test]
-    fn verdicts_of_several_programs_are_added_up() {
+    fn verdicts_of_several_programs_are_summed() {
         let script = "echo 'test result: ok. 3 passed; 0 failed; 0 ignored'; \
                       echo 'test result: FAILED. 2 passed; 4 failed; 0 ignored'; exit 101";
         assert_eq!(shell(script, Duration::from_secs(10)), Tally { passed: 5, failed: 4 });
     }
 
     #[test]
-    fn a_program_that_dies_without_a_verdict_is_a_failure() {
+    fn program_that_dies_without_a_verdict_counts_as_a_failure() {
         assert_eq!(shell("exit 3", Duration::from_secs(10)), Tally::ONE_FAILURE);
         let after_a_good_one = "echo 'test result: ok. 1 passed; 0 failed; 0 ignored'; kill -9 $$";
         assert_eq!(shell(after_a_good_one, Duration::from_secs(10)), Tally { passed: 1, failed: 1 });
     }
 
     #[test]
-    fn a_program_that_hangs_is_killed_with_its_children() {
+    fn hanging_program_is_killed_with_its_children() {
         let started = Instant::now();
         assert_eq!(shell("tail -f /dev/null & wait", Duration::from_millis(200)), Tally::ONE_FAILURE);
         assert!(started.elapsed() < Duration::from_secs(10));
     }
 
     #[test]
-    fn the_last_line_has_the_form_that_others_parse() {
+    fn last_line_has_the_form_that_scripts_parse() {
         assert_eq!(Tally { passed: 12, failed: 0 }.to_string(), "12 passed, 0 failed");
     }
 }

@@ -53,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_existing_cluster_is_the_named_one_not_the_current_one() {
+    fn existing_cluster_is_the_named_and_not_the_current_context() {
         let yaml = "apiVersion: v1\nkind: Config\ncurrent-context: prod\nclusters: []\nusers: []\ncontexts:\n\
                     - {name: prod, context: {cluster: p, user: p}}\n- {name: trial, context: {cluster: t, user: t}}\n";
         let config = Kubeconfig::from_yaml(yaml).unwrap();

@@ -1,4 +1,4 @@
-//! The same comparison for clusters whose trees do not fit into memory: of each object a hash of what is compared.
+//! The same comparison for clusters whose trees do not fit into memory: it hashes the compared fields of each object.
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::{Differences, ObjectKey, from_cluster, from_meshery};
 
-/// Objects, and a hash of what of each is compared. To be compared within one process only.
+/// Objects, each with a hash of its compared fields. Hashes are comparable only within one process.
 pub type Fingerprints = BTreeMap<ObjectKey, u64>;
 
 /// Fingerprint of an object of the Kubernetes API.
@@ -22,7 +22,7 @@ pub fn of_meshery(object: &Value) -> (ObjectKey, u64) {
     (ObjectKey::of(object), hash(&from_meshery(object)))
 }
 
-/// As [`super::compare`], without telling in which fields objects differ.
+/// As [`super::compare`], without the fields in which objects differ.
 #[must_use]
 pub fn compare(cluster: &Fingerprints, mut view: Fingerprints) -> Differences {
     let mut differences = Differences::default();
@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_finds_what_trees_would_show() {
+    fn fingerprints_find_the_differences_that_trees_show() {
         let pod = |name: &str, node: &str| json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "resourceVersion": "7"}, "spec": {"nodeName": node}});
         let told = |name: &str, node: &str| {
             let spec = json!({"nodeName": node}).to_string();

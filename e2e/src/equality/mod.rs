@@ -1,4 +1,4 @@
-//! Whether what a consumer holds is the cluster: the independent check behind every end-to-end claim.
+//! Compares what a consumer holds with the cluster: the independent check behind every end-to-end claim.
 //!
 //! One side comes from `kubectl get … -o json`, the other from the messages that a subscriber assembled. Both are
 //! brought into one form, that of the Kubernetes API, and compared as trees. Left out on both sides: `managedFields`,
@@ -48,7 +48,7 @@ impl fmt::Display for ObjectKey {
     }
 }
 
-/// What differs between a cluster and a consumer's view of it.
+/// Differences between a cluster and a consumer's view of it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Differences {
     /// In the cluster only.
@@ -60,7 +60,7 @@ pub struct Differences {
 }
 
 impl Differences {
-    /// Whether there is none.
+    /// Whether there are no differences.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.missing.is_empty() && self.extra.is_empty() && self.different.is_empty()
@@ -185,7 +185,7 @@ fn finish(mut out: Map<String, Value>) -> Value {
     Value::Object(out)
 }
 
-/// JSON inside a string; a text that is not JSON (the format sends plain strings without quotes) stands for itself.
+/// Parses JSON inside a string; text that is not JSON (the format sends plain strings without quotes) stays a string.
 fn json_text(value: &Value) -> Value {
     match value.as_str() {
         Some(text) => serde_json::from_str(text).unwrap_or_else(|_| value.clone()),
@@ -194,7 +194,7 @@ fn json_text(value: &Value) -> Value {
 }
 
 fn insert_unless_null(out: &mut Map<String, Value>, field: &str, value: Value) {
-    // An empty map says the same as none in the fields that the format carries as text.
+    // In fields that the format carries as text, an empty map equals a missing field.
     let says_nothing = value.is_null() || (TEXT_FIELDS.contains(&field) && is_empty(&value));
     if !says_nothing {
         out.insert(field.to_owned(), value);
@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn the_two_forms_of_one_object_are_equal() {
+    fn both_forms_of_an_object_are_equal() {
         let differences = compare([&cluster_secret()], [&meshery_secret()]);
         assert!(differences.is_empty(), "{differences}");
     }
@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lost_key_of_a_secret_is_a_difference() {
+    fn missing_key_of_a_secret_is_a_difference() {
         let mut changed = meshery_secret();
         changed["data"] = json!("{}");
         assert_eq!(compare([&cluster_secret()], [&changed]).different.len(), 1);

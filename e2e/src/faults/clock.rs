@@ -1,4 +1,4 @@
-//! A wall clock that jumps, for one process: its monotonic clock goes on, as on a machine whose time is set.
+//! A wall clock that jumps for one process, whose monotonic clock continues, as on a machine whose time is set.
 
 use std::path::{Path, PathBuf};
 
@@ -14,7 +14,7 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// A clock that is right so far; `dir` holds the file that tells by how much it is wrong.
+    /// A clock that is right at first; a file in `dir` holds its error.
     ///
     /// # Errors
     /// When the file cannot be written.
@@ -24,7 +24,7 @@ impl Clock {
         Ok(clock)
     }
 
-    /// Gives this clock to a process; see faketime(1).
+    /// Makes a process use this clock; see faketime(1).
     #[must_use]
     pub fn of(&self, daemon: Daemon) -> Daemon {
         daemon
@@ -34,7 +34,7 @@ impl Clock {
             .env("FAKETIME_DONT_FAKE_MONOTONIC", "1")
     }
 
-    /// Sets the clock to so many seconds from the right time.
+    /// Sets the clock to this many seconds from the right time.
     ///
     /// # Errors
     /// When the file cannot be written.

@@ -1,4 +1,4 @@
-//! Minutes in which the connections to the API server that were open are dead, and new ones work.
+//! Freezes open connections to the API server for minutes, while new connections work.
 
 use std::time::{Duration, Instant};
 
@@ -10,12 +10,12 @@ use super::trial::Trial;
 use crate::await_condition;
 use crate::progress::say;
 
-/// Within this time a new type is watched, frozen connections or not.
+/// Longest time until a new type is watched, with or without frozen connections.
 const WATCHED_WITHIN: Duration = Duration::from_secs(90);
-/// How often there is a new type.
+/// Interval between new types.
 const NEW_TYPE_EVERY: Duration = Duration::from_secs(60);
 
-/// Freezes the connections that are open, and wants each new type of the following time to be watched soon.
+/// Freezes open connections, and checks that each type created afterwards is watched soon.
 pub(super) async fn be_frozen(trial: &Trial, link: &ServerLink, duration: Duration) -> Result<()> {
     let began = Instant::now();
     link.proxy.freeze();
@@ -36,7 +36,7 @@ pub(super) async fn be_frozen(trial: &Trial, link: &ServerLink, duration: Durati
     Ok(())
 }
 
-/// Makes a type with one object.
+/// Creates a type with one object.
 async fn make_type(trial: &Trial, kind: &str) -> Result<()> {
     let (singular, plural) = (kind.to_lowercase(), format!("{}s", kind.to_lowercase()));
     let schema = json!({"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}});

@@ -1,5 +1,5 @@
-//! The checker: what must hold whatever happened, told from what was written to the API server and what the stream
-//! carried. Pure, so that it can be shown to find what it looks for.
+//! The checker of the invariants. It compares the writes to the API server with the messages of the stream. Pure, so
+//! that tests can show that it finds violations.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt;
@@ -10,17 +10,17 @@ use serde::Deserialize;
 use crate::churn::Write;
 use crate::stream::{Entry, Told};
 
-/// What the checker found.
+/// The checker's result.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Verdict {
-    /// What does not hold: the invariant, and where.
+    /// Violations: the invariant and the place.
     pub broken: Vec<String>,
     /// Messages that were compared with earlier ones about the same object.
     pub ordered: u64,
     /// Writes that were compared with a checkpoint after them.
     pub covered: u64,
-    /// Writes of which cannot be told whether they were in the stream at a checkpoint: a message of that time was
-    /// replaced before it was read.
+    /// Writes for which the checker cannot know whether the stream had them at a checkpoint, because a message was
+    /// replaced before the checker read it.
     pub unknown: u64,
 }
 
@@ -33,7 +33,7 @@ impl fmt::Display for Verdict {
 }
 
 impl Verdict {
-    /// Takes in another one.
+    /// Adds another result.
     pub fn extend(&mut self, other: Self) {
         let Self { broken, ordered, covered, unknown } = other;
         self.broken.extend(broken);
@@ -43,7 +43,7 @@ impl Verdict {
     }
 }
 
-/// What was last heard of one incarnation of an object.
+/// The last message about one incarnation of an object.
 #[derive(Clone, Copy, Debug)]
 struct Heard {
     version: u64,
@@ -66,7 +66,7 @@ struct Order<K> {
 }
 
 impl<K: fmt::Debug + Eq + std::hash::Hash> Order<K> {
-    /// I2: a resourceVersion never goes back. I3: who was deleted stays so.
+    /// I2: a resourceVersion never decreases. I3: a deleted object stays deleted.
     fn hear(&mut self, key: K, now: Heard) {
         if let Some(before) = self.heard.get(&key) {
             self.verdict.ordered += 1;
@@ -164,7 +164,7 @@ pub fn checkpoints(writes: &[Write], entries: &[Entry], prefix: &str, checkpoint
             }
             for (write, bound) in writes.iter().zip(&bounds).filter(|(_, bound)| bound.is_some_and(|b| b <= position)) {
                 let found = now.get(write.name.as_str()).copied();
-                // Created and deleted again before anybody could be told of it.
+                // Created and deleted before the agent could publish it.
                 if !told.contains(write.uid.as_str()) {
                     continue;
                 }
@@ -185,7 +185,8 @@ pub fn checkpoints(writes: &[Write], entries: &[Entry], prefix: &str, checkpoint
     verdict
 }
 
-/// The version of each write; of a delete, that of the next other write, which is the first that is known to be later.
+/// The version of each write. A delete has the version of the next other write, which is the first that is known to be
+/// later.
 fn bounds(writes: &[Write]) -> Vec<Option<u64>> {
     let mut later = None;
     let mut bounds: Vec<Option<u64>> = writes
@@ -207,15 +208,15 @@ fn state(entry: &Entry) -> Option<(&str, u64, bool)> {
     }
 }
 
-/// Whether a message under the object's subject says what `write` did, or something later.
+/// Whether a message on the object's subject has the state after `write`, or a later state.
 fn covers(entry: &Entry, write: &Write) -> bool {
     let Some((uid, version, deleted)) = state(entry) else { return false };
-    // A uid that is gone does not come back. Of a delete that nobody saw, the version is not known: it is told with that
-    // of the last state that was stored.
+    // A deleted uid does not return. The version of an unobserved delete is unknown, so its message has the version of
+    // the last stored state.
     let is_gone = deleted && uid == write.uid;
     match write.version {
         Some(written) => version >= written || is_gone,
-        // Another incarnation has the name only after this one was deleted.
+        // Another incarnation can have the name only after this incarnation was deleted.
         None => is_gone || uid != write.uid,
     }
 }
@@ -254,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn going_back_and_coming_back_are_found() {
+    fn checker_finds_old_versions_and_returning_objects() {
         let good = [stored(1, "a", "u", 5), stored(2, "a", "u", 6), deleted(3, "a", "u", 7), stored(4, "a", "v", 8)];
         assert_eq!(order_stored(&good), Verdict { ordered: 2, ..Verdict::default() });
         assert_eq!(order_stored(&[stored(1, "a", "u", 6), stored(2, "a", "u", 5)]).broken.len(), 1);
@@ -264,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn what_core_subscribers_hear_is_read_from_the_payloads() {
+    fn checker_reads_core_messages_from_their_payloads() {
         let message = |event: &str, version: u64| {
             let metadata = serde_json::json!({"uid": "u", "resourceVersion": version.to_string()});
             let object = serde_json::json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata});
@@ -277,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn a_checkpoint_ahead_of_what_is_stored_is_found() {
+    fn checker_finds_a_checkpoint_ahead_of_the_stream() {
         let writes = [write("a", "u", 5), write("b", "v", 6), write("a", "u", 7)];
         let good =
             [stored(1, "a", "u", 5), position(2, 5), stored(3, "b", "v", 6), stored(4, "a", "u", 7), position(5, 7)];
@@ -289,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn a_delete_that_is_not_told_is_found() {
+    fn checker_finds_an_unpublished_delete() {
         let writes = [write("a", "u", 5), write("a", "u", None), write("b", "v", 9)];
         let good = [stored(1, "a", "u", 5), deleted(2, "a", "u", 7), stored(3, "b", "v", 9), position(4, 9)];
         assert_eq!(check(&writes, &good), Verdict { covered: 3, ..Verdict::default() });
@@ -304,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_replaced_before_it_was_read_is_not_held_against_anybody() {
+    fn checker_accepts_messages_replaced_before_it_read_them() {
         let writes = [write("a", "u", 5)];
         let unread = [position(2, 5), stored(3, "a", "u", 6)];
         assert_eq!(check(&writes, &unread), Verdict { unknown: 1, ..Verdict::default() });

@@ -23,17 +23,17 @@ impl MemoryLimit {
         Ok(Self { group: lab.memory_group()? })
     }
 
-    /// Lets a process begin in the group.
+    /// Starts a process in the group.
     #[must_use]
     pub fn of(&self, daemon: Daemon) -> Daemon {
         let enter = "echo $$ > \"$0/cgroup.procs\" && exec \"$@\"";
         daemon.through("/bin/sh", ["-c".as_ref(), enter.as_ref(), self.group.as_os_str()])
     }
 
-    /// Limits the group to so many bytes.
+    /// Limits the group to this many bytes.
     ///
     /// # Errors
-    /// When the kernel refuses: it cannot get below that.
+    /// When the kernel refuses, because the group uses more.
     pub fn set(&self, bytes: u64) -> Result<()> {
         let file = self.either(["memory.limit_in_bytes", "memory.max"])?;
         fs::write(&file, bytes.to_string()).with_context(|| format!("cannot write {bytes} to {}", file.display()))

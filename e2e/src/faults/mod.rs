@@ -1,4 +1,4 @@
-//! Faults, injected on the real thing, and the checker that tells whether an agent stood them.
+//! Faults injected into real processes, and the checker that decides whether an agent survived them.
 
 mod api_proxy;
 mod clock;

@@ -8,33 +8,33 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-/// What is passed on at once.
+/// Bytes that are forwarded at once.
 const CHUNK: usize = 4 * 1024;
 
-/// What the link does with bytes.
+/// How the link treats bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Link {
-    /// Passes them on.
+    /// Forwards them.
     Open,
-    /// Passes on so many a second in each direction of each connection.
+    /// Forwards this many per second in each direction of each connection.
     Slow(u32),
-    /// Swallows them, and those of every connection of that time for ever: neither end learns that the other is gone, as
-    /// when a machine loses its power.
+    /// Discards them, and for ever those of every connection that is open meanwhile: neither end learns that the other
+    /// is gone, as after a power failure.
     HalfOpen,
     /// Ends all connections and refuses new ones.
     Cut,
 }
 
-/// What becomes of connections.
+/// State of the connections.
 #[derive(Clone, Copy, Debug)]
 struct State {
     link: Link,
-    /// How often the connections of the time were frozen.
+    /// How often the open connections were frozen.
     frozen: u64,
 }
 
 impl State {
-    /// Whether a connection from the time of that many freezes carries nothing any more.
+    /// Whether a connection that was opened after this many freezes is frozen now.
     const fn is_dead(self, since: u64) -> bool {
         matches!(self.link, Link::HalfOpen) || self.frozen > since
     }
@@ -49,7 +49,7 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// Passes what comes to a port of its own on to `target`, which is `host:port`.
+    /// Listens on a port of its own and forwards to `target`, which is `host:port`.
     ///
     /// # Errors
     /// When there is no port to listen at.
@@ -61,19 +61,19 @@ impl Proxy {
         Ok(Self { address, state, task })
     }
 
-    /// Where it listens, as `host:port`.
+    /// Address that the proxy listens on, as `host:port`.
     #[must_use]
     pub fn address(&self) -> &str {
         &self.address
     }
 
-    /// Changes the link, for open connections too.
+    /// Changes the link, including open connections.
     pub fn set(&self, link: Link) {
         self.state.send_modify(|state| state.link = link);
     }
 
-    /// Swallows all bytes of the connections that are open, for ever, while new connections work: as when a load balancer
-    /// or a firewall forgets the connections that it knew.
+    /// Discards all bytes of the open connections for ever, while new connections work, as when a load balancer or a
+    /// firewall loses its connection table.
     pub fn freeze(&self) {
         self.state.send_modify(|state| state.frozen += 1);
     }
@@ -119,7 +119,7 @@ async fn carry(
         ended = &mut up => ended.map(drop),
         ended = pump(&mut from_server, &mut to_client, state.clone(), since) => match ended? {
             Ended::AtItsSource => Ok(()),
-            // What a client had written before it was killed is on its way, and arrives.
+            // Bytes that a client wrote before it was killed are in flight and still arrive.
             Ended::AtItsTarget => up.await.map(drop),
         },
     }
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_half_open_connection_stays_silent_for_ever_and_a_new_one_works() {
+    async fn half_open_connection_stays_silent_and_a_new_connection_works() {
         let proxy = echo().await;
         let mut old = connect(&proxy).await;
         assert!(answers(&mut old, SOON).await);
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn frozen_connections_stay_silent_for_ever_and_new_ones_work_at_once() {
+    async fn frozen_connections_stay_silent_and_new_connections_work() {
         let proxy = echo().await;
         let mut old = connect(&proxy).await;
         assert!(answers(&mut old, SOON).await);
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_cut_is_noticed_and_a_slow_link_is_slow() {
+    async fn cut_ends_connections_and_slow_link_delays_bytes() {
         let proxy = echo().await;
         let mut connection = connect(&proxy).await;
         assert!(answers(&mut connection, SOON).await);

@@ -1,4 +1,4 @@
-//! The way to an API server, byte by byte: whatever protocol is spoken on it.
+//! The link to an API server at the level of bytes, for any protocol.
 
 use std::path::{Path, PathBuf};
 
@@ -32,7 +32,7 @@ impl ServerLink {
         Ok(Self { proxy, kubeconfig })
     }
 
-    /// Kubeconfig of whoever is to talk to the API server through it.
+    /// Kubeconfig for clients that connect through the proxy.
     #[must_use]
     pub fn kubeconfig(&self) -> &Path {
         &self.kubeconfig

@@ -1,4 +1,4 @@
-//! Hours of random faults under churn: nothing may get lost, and nothing may grow.
+//! Hours of random faults under churn, during which nothing may be lost and nothing may grow.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,7 +18,7 @@ use crate::progress::say;
 
 /// How long a fault lasts, in seconds.
 const SECONDS: std::ops::Range<u64> = 1..20;
-/// Fewer samples say nothing about growth.
+/// Fewest samples that can prove growth.
 const ENOUGH: usize = 12;
 /// By how much the resident set may differ between the first and the last third of the time, beside a tenth of it: an
 /// allocator gives pages back late.
@@ -26,7 +26,7 @@ const SLACK_MIB: f64 = 4.0;
 /// Descriptors by which they may differ: connections that are being closed.
 const SLACK_DESCRIPTORS: usize = 3;
 
-/// What befalls the broker, the API server, or the ways to them.
+/// A fault of the broker, of the API server, or of the link to either.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fault {
     LinkCut,
@@ -54,16 +54,16 @@ const FAULTS: [Fault; 10] = [
     Fault::ApiLinkFrozen,
 ];
 
-/// How long, and with which faults.
+/// Duration and faults of a soak.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
-    /// For how long faults follow each other.
+    /// Minutes of random faults.
     pub duration: Duration,
-    /// For how long the broker is away before that.
+    /// Minutes of an outage of the broker before the faults.
     pub outage: Option<Duration>,
-    /// For how long, after that, connections to the API server that were open are dead while new ones work.
+    /// Minutes after that outage in which open connections to the API server are frozen and new connections work.
     pub frozen: Option<Duration>,
-    /// The same number gives the same faults.
+    /// The same seed produces the same faults.
     pub seed: u64,
 }
 
@@ -77,7 +77,7 @@ pub struct Sample {
     pub descriptors: usize,
 }
 
-/// What a soak found: faults after which everything held, and what the agent used.
+/// Result of a soak: the survived faults, and what the agent used.
 #[derive(Clone, Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Outcome {
@@ -95,10 +95,10 @@ pub struct Outcome {
     pub judged: bool,
 }
 
-/// Does as `plan` says, in `lab`.
+/// Runs `plan` in `lab`.
 ///
 /// # Errors
-/// What does not hold, or what grew.
+/// A violated invariant, or growth.
 pub async fn soak(lab: &Lab, plan: Plan) -> Result<Outcome> {
     let cluster =
         Arc::new(lab.cluster(Level::Api).apiserver_arg("--disable-admission-plugins=ServiceAccount").start().await?);
@@ -128,7 +128,7 @@ pub async fn soak(lab: &Lab, plan: Plan) -> Result<Outcome> {
     Ok(outcome)
 }
 
-/// Takes the broker away for so long; gives the largest resident set.
+/// Stops the broker for this time, and returns the largest resident set.
 async fn be_away(trial: &Trial, outage: Duration) -> Result<f64> {
     trial.nats.kill().await?;
     let (began, mut largest) = (Instant::now(), 0.0_f64);
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn what_grows_is_seen_and_what_only_fluctuates_is_not() {
+    fn growth_is_distinguished_from_fluctuation() {
         let even = judged((0..30).map(|number| (60.0 + f64::from(number % 5), 40 + number as usize % 3))).unwrap();
         assert!(even.judged);
         let leak = judged((0..30).map(|number| (60.0 + f64::from(number), 40)));
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn a_few_samples_are_no_proof() {
+    fn few_samples_prove_no_growth() {
         assert!(!judged([(60.0, 40), (90.0, 90)]).unwrap().judged);
         assert!(!judged([]).unwrap().judged);
     }

@@ -1,4 +1,5 @@
-//! A cluster that always changes, an agent that reaches its broker through a [`Proxy`], and witnesses of all that is said.
+//! A cluster under churn, an agent that reaches its broker through a [`Proxy`], and consumers that record every
+//! message.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -20,15 +21,15 @@ use crate::nats::{Nats, NatsBuilder};
 use crate::process::Daemon;
 use crate::stream::{Consumer, Entry, History, Recorder, Told};
 
-/// Where the objects live that always change.
+/// Namespace of the churn.
 pub const NAMESPACE: &str = "churn";
-/// Within this time after a fault has ended, consumers hold the cluster again.
+/// Longest time from the end of a fault until consumers hold the cluster again.
 const CONVERGED_WITHIN: Duration = Duration::from_secs(60);
-/// Most that an agent may need for itself: that of the tests is not built for size.
+/// Most memory that an agent may use without objects; the tests' build is not optimised for size.
 const BASE_BYTES: u64 = 64 * 1024 * 1024;
-/// Most that it may need for an object.
+/// Most memory that it may use per object.
 const BYTES_AN_OBJECT: u64 = 16 * 1024;
-/// Writes that a trial must have seen before and after its fault: with fewer, the checker has nothing to look at.
+/// Fewest writes before and after the fault of a trial: with fewer, the checker could find nothing.
 const ENOUGH: usize = 100;
 
 /// Begins with everything running and consumers that hold the cluster; ends with the checker's verdict.
@@ -51,11 +52,11 @@ pub struct Trial {
     pub cluster: Arc<Cluster>,
     /// The broker.
     pub nats: Nats,
-    /// Between agent and broker; everybody else reaches the broker without it.
+    /// The link between agent and broker; other clients connect to the broker directly.
     pub proxy: Proxy,
     /// The agent.
     pub agent: Daemon,
-    /// What changes the cluster.
+    /// The churn.
     pub churn: Churn,
     history: History,
     heard: Recorder,
@@ -63,7 +64,7 @@ pub struct Trial {
 }
 
 impl Trial {
-    /// Sets everything up.
+    /// Starts everything.
     ///
     /// # Errors
     /// The first step that fails.
@@ -116,7 +117,7 @@ impl Trial {
         Ok(trial)
     }
 
-    /// Waits until the agent tells of the newest changes.
+    /// Waits until the agent publishes the newest changes.
     ///
     /// # Errors
     /// When it does not.
@@ -124,7 +125,7 @@ impl Trial {
         self.tells(ENOUGH / 2).await
     }
 
-    /// Waits until the stream has carried so many further messages.
+    /// Waits until the stream has this many further messages.
     ///
     /// # Errors
     /// When it does not.
@@ -144,16 +145,16 @@ impl Trial {
         self.stored.view().count(api_version, kind)
     }
 
-    /// What the stream carried so far.
+    /// The messages of the stream so far.
     #[must_use]
     pub fn carried(&self) -> Vec<Entry> {
         self.history.entries()
     }
 
-    /// Waits until the agent says that changes wait for the broker since `seconds`.
+    /// Waits until the agent reports that changes have waited for the broker for `seconds`.
     ///
     /// # Errors
-    /// When it never says so.
+    /// When it never reports that.
     pub async fn behind_since(&self, seconds: f64) -> Result<()> {
         let within = Duration::from_secs_f64(seconds) + CONVERGED_WITHIN;
         await_condition("the agent says that it is behind", within, async || {
@@ -172,7 +173,7 @@ impl Trial {
         await_condition(&what, CONVERGED_WITHIN, async || Ok(self.agent.log().contains(text).then_some(()))).await
     }
 
-    /// Lets the cluster change some more and come to rest, and checks I1 to I6, for core subscribers too.
+    /// Continues the churn, stops it, and checks I1 to I6, also for core subscribers.
     ///
     /// # Errors
     /// What does not hold.
@@ -225,7 +226,7 @@ impl Trial {
         self.agent.stop(Duration::from_secs(20)).await.map(drop)
     }
 
-    /// I5: whoever reads the stream, and however often, gets the same state.
+    /// I5: every reader of the stream gets the same state.
     async fn read_twice(&self, objects: usize) -> Result<()> {
         let resources =
             |consumer: &Consumer| -> Vec<Value> { consumer.view().resources().map(|(_, resource)| resource).collect() };
@@ -241,7 +242,7 @@ impl Trial {
     }
 }
 
-/// A checker that had nothing to check proves nothing.
+/// Fails if the checker had too little to check, because its result would prove nothing.
 fn vacuous(verdict: &Verdict) -> Result<()> {
     let enough = ENOUGH as u64;
     ensure!(verdict.ordered > enough && verdict.covered > enough, "too little to check: {verdict}");

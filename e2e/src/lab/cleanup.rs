@@ -1,4 +1,4 @@
-//! Taking a lab down, whoever made it and however far it came.
+//! Removes a lab, even a lab of another process or a half-created lab.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -49,7 +49,7 @@ fn remove_local(namespace: &str, dir: &Path) -> Result<()> {
     all_of([end_processes(namespace), unmount_below(dir), netns::delete(namespace), cgroups::remove(namespace)])
 }
 
-/// Joins what went wrong in steps that were all tried.
+/// Joins the errors of several steps.
 fn all_of<const N: usize>(outcomes: [Result<()>; N]) -> Result<()> {
     let failures: Vec<_> = outcomes.into_iter().filter_map(Result::err).map(|error| format!("{error:#}")).collect();
     if failures.is_empty() { Ok(()) } else { Err(anyhow!("{}", failures.join("; "))) }

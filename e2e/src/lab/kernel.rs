@@ -1,4 +1,4 @@
-//! The two calls that only Linux knows, so that the rest compiles where labs are kind clusters.
+//! The two calls that exist only on Linux, so that the rest compiles where labs are kind clusters.
 
 use std::fs::File;
 use std::path::Path;
@@ -11,7 +11,7 @@ pub(super) fn enter_network(file: File) -> Result<()> {
     Ok(nix::sched::setns(file, nix::sched::CloneFlags::CLONE_NEWNET)?)
 }
 
-/// Takes what is mounted at `point` out of sight at once; the kernel ends it when nobody uses it any more.
+/// Detaches the mount at `point` at once; the kernel unmounts it after its last use.
 #[cfg(target_os = "linux")]
 pub(super) fn detach_mount(point: &Path) -> Result<()> {
     Ok(nix::mount::umount2(point, nix::mount::MntFlags::MNT_DETACH)?)

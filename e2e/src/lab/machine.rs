@@ -1,4 +1,4 @@
-//! What a node changes on the machine outside the lab's directory and namespace, and how that is undone.
+//! Records and reverts what a node changes on the machine outside the lab's directory and namespace.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -27,7 +27,7 @@ const SYSCTLS: &[&str] = &[
 const DIRECTORIES: &[&str] =
     &["/run/containerd", "/var/lib/cni", "/var/lib/kubelet", "/var/log/containers", "/var/log/pods"];
 
-/// File in the lab's directory that tells that a node runs, or ran, in it.
+/// File in the lab's directory whose existence means that a node runs, or ran, in it.
 const MARK: &str = "node-on-this-machine";
 
 /// How long a node waits for another one: a few tests with real pods.

@@ -141,7 +141,7 @@ impl Lab {
     /// Runs `work` on a thread of its own inside the lab's namespace, with a tokio runtime whose threads are inside too.
     ///
     /// # Errors
-    /// Whatever `work` returns, or when the namespace cannot be entered.
+    /// The error of `work`, or when the namespace cannot be entered.
     pub fn enter<T: Send>(&self, work: impl AsyncFnOnce(&Self) -> Result<T> + Send) -> Result<T> {
         std::thread::scope(|scope| {
             let inside = || {
@@ -206,7 +206,7 @@ impl Lab {
 /// outcome. When it fails, the ends of all logs are printed and the log files are kept.
 ///
 /// # Errors
-/// Whatever `scenario` returns, or when the lab cannot be created or leaves something behind.
+/// The error of `scenario`, or when the lab cannot be created or leaves something behind.
 ///
 /// # Panics
 /// Resumes the panic of a failed assertion of `scenario`, after the teardown.

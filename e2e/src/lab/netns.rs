@@ -67,7 +67,7 @@ pub(super) fn enter(name: &str) -> Result<()> {
 /// registry or the machine's own network.
 ///
 /// # Errors
-/// Whatever `work` returns, or when the namespace cannot be entered.
+/// The error of `work`, or when the namespace cannot be entered.
 pub fn on_host<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     if !cfg!(target_os = "linux") {
         return work();

@@ -1,4 +1,4 @@
-//! Who owns a lab, so that a later run can tell a running one from a remnant.
+//! Owners of labs, so that a later run can distinguish a running lab from a remnant.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ const PROVIDER_FILE: &str = "provider";
 pub enum Lifetime {
     /// As long as the process that creates it; after that it is a remnant.
     ThisProcess,
-    /// Until somebody takes it down.
+    /// Until a command removes it.
     UntilTakenDown,
 }
 
@@ -123,7 +123,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_lab_is_a_remnant_once_its_owner_is_gone() {
+    fn lab_is_a_remnant_after_its_owner_has_ended() {
         let dir = std::env::temp_dir().join(format!("meshsync-owner-{}", std::process::id()));
         claim(&dir, Lifetime::ThisProcess, &Provider::Local).unwrap();
         assert!(!is_remnant(&dir).unwrap());

@@ -1,4 +1,5 @@
-//! Consumers that listen only, as a Meshery Server does, and such as ask when they may have missed something.
+//! Consumers that only listen, as Meshery Server does, and consumers that request everything when they may have missed
+//! something.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
@@ -17,15 +18,15 @@ use super::view::{Key, View, store_part};
 pub(super) const STATE_SUBJECTS: &str = "meshsync.state.>";
 /// Subject of the resources in Meshery's format.
 pub const CORE_SUBJECT: &str = "meshery.meshsync.core";
-/// Subject that the agent takes requests from.
+/// Subject on which the agent receives requests.
 const REQUEST_SUBJECT: &str = "meshery.meshsync.request";
-/// Subject on which an agent says that it has started.
+/// Subject on which an agent announces its start.
 const PRESENCE_SUBJECT: &str = "meshery.meshsync.presence";
-/// A question that nothing was answered to for so long was lost.
+/// Time without an answer after which a request counts as lost.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
-/// How often a consumer of the stream looks whether it still is the same one.
+/// How often a consumer checks whether the stream was replaced.
 pub(super) const LOOK_AT_STREAM_EVERY: Duration = Duration::from_millis(250);
-/// How often a consumer looks whether it was disconnected.
+/// How often a consumer checks whether it was disconnected.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// A subscription that keeps a [`View`] current in the background until it is dropped.
@@ -50,8 +51,8 @@ pub struct Consumer {
 }
 
 impl Consumer {
-    /// Listens and never asks; the broker has confirmed the subscription when this returns. `needle` is searched for in
-    /// every payload.
+    /// Listens and sends no requests. The broker has confirmed the subscription when this returns. Searches every
+    /// payload for `needle`.
     ///
     /// # Errors
     /// When the broker cannot be reached.
@@ -71,8 +72,8 @@ impl Consumer {
         Ok(Self { view, task })
     }
 
-    /// Listens, and asks for everything at the start, after each reconnect and whenever an agent starts; the answer
-    /// replaces the view. So objects that were deleted unseen leave it. `needle` is searched for in every payload.
+    /// Listens, and requests everything at the start, after each reconnect and whenever an agent starts. The answer
+    /// replaces the view, so that objects deleted meanwhile leave it. Searches every payload for `needle`.
     ///
     /// # Errors
     /// When the broker cannot be reached.
@@ -95,8 +96,8 @@ impl Consumer {
         Ok(Self { view, task })
     }
 
-    /// Reads the stored state and follows it, never asking anybody: the view is what the stream holds. `needle` is searched
-    /// for in every payload.
+    /// Reads the stored state and follows it without requests: the view is what the stream holds. Searches every
+    /// payload for `needle`.
     ///
     /// # Errors
     /// When the broker cannot be reached.
@@ -105,7 +106,7 @@ impl Consumer {
         let (shared, needle) = (Arc::clone(&view), needle.map(|needle| needle.as_bytes().to_vec()));
         let task = tokio::spawn(async move {
             loop {
-                // There may be no stream yet, or not any more: then it is begun with again.
+                // If there is no stream yet, or no longer, the consumer starts again.
                 let _over = follow_state(&client, &shared, needle.as_deref()).await;
                 tokio::time::sleep(LOOK_EVERY).await;
             }
@@ -113,7 +114,7 @@ impl Consumer {
         Ok(Self { view, task })
     }
 
-    /// What was received so far. Hold the guard briefly: reception waits for it.
+    /// The view so far. Drop the guard soon: reception waits for it.
     pub fn view(&self) -> MutexGuard<'_, View> {
         lock(&self.view)
     }
@@ -130,19 +131,19 @@ struct Asker {
     view: Arc<Mutex<View>>,
     needle: Option<Vec<u8>>,
     inbox: String,
-    /// Number of questions so far; each has a subject of its own for its answer.
+    /// Number of requests so far; each has its own reply subject.
     asked: u64,
     question: Option<Question>,
 }
 
-/// A question whose answer is not complete.
+/// A request whose answer is incomplete.
 struct Question {
     reply: String,
-    /// What was answered so far.
+    /// The objects of the answer so far.
     objects: BTreeMap<Key, Bytes>,
-    /// What events were about since the question.
+    /// Keys of the events since the request.
     newer: BTreeSet<Key>,
-    /// When it was asked, or the newest part of its answer came.
+    /// Time of the request, or of the newest part of the answer.
     heard: Instant,
 }
 
@@ -153,7 +154,7 @@ impl Asker {
         let mut connected = connects();
         self.ask().await;
         loop {
-            // In this order: what came before a question or an answer is seen before it.
+            // This order processes earlier messages before a request or an answer.
             tokio::select! {
                 biased;
                 Some(message) = core.next() => self.event(message.payload),
@@ -177,7 +178,7 @@ impl Asker {
         let request = format!(
             r#"{{"ObjectType":"request-payload","EventType":"","Request":{{"Entity":"informer-store","Payload":{{"Reply":"{reply}"}}}},"Object":null}}"#
         );
-        // One that cannot be sent is one that is not answered.
+        // A request that cannot be sent is handled like a request without an answer.
         let _sent = self.client.publish(REQUEST_SUBJECT, request.into()).await;
         let heard = Instant::now();
         self.question = Some(Question { reply, objects: BTreeMap::new(), newer: BTreeSet::new(), heard });
@@ -206,7 +207,7 @@ impl Asker {
     }
 }
 
-/// Reads the one stream of a cluster's state from its beginning and on, into a view of its own.
+/// Reads the state stream from its beginning into a new view, and follows it.
 async fn follow_state(client: &Client, view: &Mutex<View>, needle: Option<&[u8]>) -> Result<()> {
     let context = jetstream::new(client.clone());
     let name = context.stream_by_subject(STATE_SUBJECTS).await?;

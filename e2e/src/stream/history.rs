@@ -1,4 +1,4 @@
-//! Everything that a cluster's stream carried, in its order: what a checker looks at after a fault.
+//! Every message of a cluster's stream in order, which the checker examines after a fault.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -12,13 +12,13 @@ use serde_json::Value;
 
 use super::consumer::{LOOK_AT_STREAM_EVERY, STATE_SUBJECTS, created};
 
-/// Pause before a stream is looked for again.
+/// Pause before looking for the stream again.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// One message of the stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// Grows when the stream was made anew, and sequences begin again.
+    /// Increases when the stream was recreated and its sequences restart.
     pub epoch: u64,
     /// Sequence in the stream.
     pub sequence: u64,
@@ -28,7 +28,7 @@ pub struct Entry {
     pub told: Told,
 }
 
-/// What a message of the stream says.
+/// Content of a message of the stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Told {
     /// The state of an object.

@@ -1,4 +1,4 @@
-//! Consumers of the agent's stream, which assemble what the stream claims the cluster to be.
+//! Consumers of the agent's messages, which assemble a view of the cluster.
 
 mod consumer;
 mod history;

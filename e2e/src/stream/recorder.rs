@@ -1,4 +1,5 @@
-//! A consumer that costs next to nothing while it listens, for measurements on a machine that it shares with the measured.
+//! A consumer that uses very little while it listens, for measurements on the machine that also runs the measured
+//! program.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -11,7 +12,7 @@ use futures::StreamExt as _;
 use super::consumer::CORE_SUBJECT;
 use super::view::View;
 
-/// Everything that came on `meshery.meshsync.core`, with the time of each message; nothing is parsed before it is asked for.
+/// Every message on `meshery.meshsync.core` with its time; payloads are parsed only on request.
 #[derive(Debug)]
 pub struct Recorder {
     messages: Arc<Mutex<Vec<(Instant, Bytes)>>>,
@@ -44,19 +45,19 @@ impl Recorder {
         self.messages.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 
-    /// Whether nothing came yet.
+    /// Whether no message has arrived yet.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// When the first message came.
+    /// When the first message arrived.
     #[must_use]
     pub fn first(&self) -> Option<Instant> {
         self.messages.lock().unwrap_or_else(PoisonError::into_inner).first().map(|(at, _)| *at)
     }
 
-    /// For how long nothing has come, if anything ever did.
+    /// Time since the last message; `None` before the first message.
     #[must_use]
     pub fn quiet_for(&self) -> Option<Duration> {
         let messages = self.messages.lock().unwrap_or_else(PoisonError::into_inner);
@@ -70,7 +71,7 @@ impl Recorder {
         messages.iter().map(|(_, payload)| payload.clone()).collect()
     }
 
-    /// What the messages so far say.
+    /// The view that results from the messages so far.
     #[must_use]
     pub fn view(&self) -> View {
         let messages = self.messages.lock().unwrap_or_else(PoisonError::into_inner).clone();

@@ -1,4 +1,4 @@
-//! What a stream claims a cluster to be.
+//! The view of a cluster that results from messages.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-/// What identifies a row for a Meshery Server, the cluster aside.
+/// What identifies a row for Meshery Server, without the cluster.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key {
     /// Such as `v1` or `apps/v1`.
@@ -34,31 +34,31 @@ pub struct View {
     pub deleted: u64,
     /// Bytes of all payloads.
     pub bytes: u64,
-    /// Messages that are no resource in Meshery's format: the reason and the beginning of each of the first few.
+    /// Messages that are not resources in Meshery's format: reason and beginning of each of the first few.
     pub malformed: Vec<String>,
     /// Messages that contained the needle: a secret value that must not leave the cluster.
     pub needle_hits: u64,
-    /// When the first message came.
+    /// When the first message arrived.
     pub first: Option<Instant>,
-    /// When the newest message came.
+    /// When the newest message arrived.
     pub last: Option<Instant>,
-    /// When the last object came that was not known.
+    /// When the last unknown object arrived.
     pub last_new: Option<Instant>,
 }
 
 impl View {
-    /// Keys of the objects that exist by what the stream said.
+    /// Keys of the objects that exist according to the messages.
     pub fn keys(&self) -> impl Iterator<Item = &Key> {
         self.objects.keys()
     }
 
-    /// Number of objects that exist by what the stream said.
+    /// Number of objects that exist according to the messages.
     #[must_use]
     pub fn len(&self) -> usize {
         self.objects.len()
     }
 
-    /// Whether no object exists by what the stream said.
+    /// Whether no object exists according to the messages.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.objects.is_empty()
@@ -88,12 +88,12 @@ impl View {
         self.keys().filter_map(|key| Some((key, self.get(key)?)))
     }
 
-    /// Takes one message in; gives the key that it is about.
+    /// Applies a message, and returns the key of its object.
     pub fn receive(&mut self, payload: Bytes, needle: Option<&[u8]>) -> Option<Key> {
         self.receive_at(Instant::now(), payload, needle)
     }
 
-    /// Takes in a message that came earlier.
+    /// Applies a message that arrived at an earlier time.
     pub(super) fn receive_at(&mut self, at: Instant, payload: Bytes, needle: Option<&[u8]>) -> Option<Key> {
         self.first.get_or_insert(at);
         self.last = Some(at);
@@ -101,7 +101,7 @@ impl View {
         self.apply(&payload).map_err(|reason| self.note_malformed(&reason, &payload)).ok()
     }
 
-    /// Looks at the bytes of any message for what must not be in it.
+    /// Searches the bytes of a message for the needle.
     pub(super) fn scan(&mut self, payload: &[u8], needle: Option<&[u8]>) {
         self.bytes += u64::try_from(payload.len()).unwrap_or(u64::MAX);
         if needle.is_some_and(|needle| memchr::memmem::find(payload, needle).is_some()) {
@@ -116,8 +116,8 @@ impl View {
         }
     }
 
-    /// Takes in everything that the agent holds, as answered to `informer-store`: what is not among `objects` is gone.
-    /// `newer` are the keys about which an event came after the question; those events count.
+    /// Applies an answer to `informer-store`, which has everything that the agent holds: what is not among `objects` is
+    /// removed. `newer` are keys with an event since the request, which takes precedence.
     pub(super) fn replace(&mut self, mut objects: BTreeMap<Key, Bytes>, newer: &BTreeSet<Key>) {
         objects.retain(|key, _| !newer.contains(key));
         let before = std::mem::replace(&mut self.objects, objects);
@@ -145,7 +145,7 @@ impl View {
     }
 }
 
-/// The objects of one message of the answer to `informer-store`, as if each had come as an event; none in the last one.
+/// The objects of one message of the answer to `informer-store`, in the form of events; the last message has none.
 pub(super) fn store_part(payload: &[u8]) -> Result<Vec<(Key, Bytes)>> {
     let envelope: StorePart<'_> = serde_json::from_slice(payload).context("no answer to informer-store")?;
     let object = |raw: &&RawValue| {
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn a_view_holds_what_was_added_and_not_deleted() {
+    fn view_contains_what_was_added_and_not_deleted() {
         let mut view = View::default();
         view.receive(message("ADDED", "Pod", "a"), None);
         view.receive(message("ADDED", "Secret", "a"), None);
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_replaces_what_no_newer_event_is_about() {
+    fn answer_replaces_objects_without_a_newer_event() {
         let mut view = View::default();
         for name in ["old", "deleted", "kept"] {
             view.receive(message("ADDED", "Pod", name), None);
@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn a_view_counts_the_needle_and_keeps_what_is_malformed() {
+    fn view_counts_the_needle_and_keeps_malformed_messages() {
         let mut view = View::default();
         view.receive(message("ADDED", "Pod", "hunter2"), Some(b"hunter2"));
         view.receive(message("ADDED", "Pod", "innocent"), Some(b"hunter2"));

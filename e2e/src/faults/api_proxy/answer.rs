@@ -1,4 +1,4 @@
-//! What an API server answers that does not do what it should.
+//! Wrong answers of an API server.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 /// Bytes of a slow body that go out together.
 const DRIBBLE: usize = 2 * 1024;
 
-/// An answer in the place of the right one, or made of it.
+/// An answer that replaces the right answer, or changes it.
 #[derive(Clone, Copy, Debug)]
 pub enum Answer {
     /// 429 with `Retry-After`, in seconds.
@@ -20,7 +20,7 @@ pub enum Answer {
     Refused,
     /// 200 with this content type and body.
     Instead(&'static str, &'static str),
-    /// No head, for ever.
+    /// No answer, for ever.
     Silence,
     /// 503, half a body, and then nothing for ever.
     FrozenError,
@@ -37,7 +37,7 @@ pub enum Answer {
 }
 
 impl Answer {
-    /// The answer, where that does not depend on the right one.
+    /// The answer, if it does not depend on the right answer.
     pub(super) fn alone(self) -> Option<Response<Body>> {
         match self {
             Self::Busy(seconds) => {
@@ -61,7 +61,7 @@ impl Answer {
         }
     }
 
-    /// Does to the body of the right answer what is to be done to it.
+    /// Applies the change to the body of the right answer.
     pub(super) async fn of(self, right: Response<Body>) -> Response<Body> {
         let (head, body) = right.into_parts();
         let body = match self {
@@ -119,7 +119,7 @@ fn dribbled(body: Body, pause: Duration) -> Body {
     }))
 }
 
-/// A body that is no JSON is left as it is: it is not what is tested.
+/// A body that is not JSON stays unchanged, because no test changes such a body.
 async fn changed(body: Body, change: fn(&mut Value)) -> Body {
     let Ok(bytes) = axum::body::to_bytes(body, usize::MAX).await else { return Body::empty() };
     match serde_json::from_slice(&bytes) {

@@ -1,6 +1,6 @@
-//! An HTTP proxy before an API server: it answers some requests otherwise than the server does, and counts all of them.
+//! An HTTP proxy in front of an API server, which answers some requests differently and counts all requests.
 //!
-//! It speaks plain HTTP/1.1 to whoever reads its kubeconfig, and to the server with the administrator's rights.
+//! It accepts plain HTTP/1.1 from clients that use its kubeconfig, and forwards with the administrator's rights.
 
 mod answer;
 #[cfg(test)]
@@ -23,10 +23,10 @@ use crate::cluster::Cluster;
 
 pub use answer::Answer;
 
-/// Most that a request may hold.
+/// Largest request body.
 const LARGEST_REQUEST: usize = 4 * 1024 * 1024;
 
-/// A request that the proxy got.
+/// A request that the proxy received.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Asked {
     /// Its method.
@@ -66,7 +66,7 @@ impl Asked {
 
 type Matches = Box<dyn Fn(&Asked) -> bool + Send + Sync>;
 
-/// Which requests are answered otherwise, and how.
+/// Selects requests, and how to answer them.
 pub struct Rule {
     matches: Matches,
     answer: Answer,
@@ -98,7 +98,7 @@ impl Rule {
         Self::new(move |asked| asked.path == path, answer)
     }
 
-    /// For so many requests only.
+    /// Limits the rule to this many requests.
     #[must_use]
     pub const fn times(mut self, times: usize) -> Self {
         self.times = times;
@@ -134,36 +134,37 @@ impl ApiProxy {
         let kubeconfig = dir.join("proxy.kubeconfig");
         write_kubeconfig(&kubeconfig, &format!("http://{}", listener.local_addr()?))?;
         let listener = listener.tap_io(|connection| {
-            // Otherwise an event waits for the acknowledgement of the one before. One that is closed already needs none.
+            // Without this, an event waits for the acknowledgement of the previous event. A closed connection does not
+            // need it.
             let _ = connection.set_nodelay(true);
         });
         let (rules, asked, cuts) = (Mutex::default(), Mutex::default(), watch::Sender::new(0));
         let state = Arc::new(ProxyState { server, rules, asked, cuts });
         let router = Router::new().fallback(answer).with_state(Arc::clone(&state));
         let task = tokio::spawn(async move {
-            // It ends with the runtime at the latest; whoever asks then sees it.
+            // It ends with the runtime at the latest, and its clients notice.
             let _ended = axum::serve(listener, router).await;
         });
         Ok(Self { state, kubeconfig, task })
     }
 
-    /// Kubeconfig of whoever is to talk to the API server through it.
+    /// Kubeconfig for clients that connect through the proxy.
     #[must_use]
     pub fn kubeconfig(&self) -> &Path {
         &self.kubeconfig
     }
 
-    /// Puts these rules in the place of those before; the first that matches holds. Answers that have begun go on.
+    /// Replaces the rules; the first rule that matches applies. Answers that have begun continue.
     pub fn set(&self, rules: impl IntoIterator<Item = Rule>) {
         *lock(&self.state.rules) = rules.into_iter().collect();
     }
 
-    /// Ends every answer that has begun, watches above all, so that they are asked for again.
+    /// Ends every answer that has begun, such as watches, so that clients request them again.
     pub fn cut(&self) {
         self.state.cuts.send_modify(|cuts| *cuts += 1);
     }
 
-    /// Requests so far that `matches`.
+    /// Number of requests so far that `matches` accepts.
     #[must_use]
     pub fn count(&self, matches: impl Fn(&Asked) -> bool) -> usize {
         lock(&self.state.asked).iter().filter(|asked| matches(asked)).count()
@@ -194,7 +195,7 @@ async fn answer(State(state): State<Arc<ProxyState>>, request: Request<Body>) ->
     if let Some(response) = answer.and_then(Answer::alone) {
         return response;
     }
-    // A list that was changed is not the one that the client's etag stands for.
+    // The client's ETag does not identify the changed answer.
     let is_changed = matches!(answer, Some(Answer::Changed(_)));
     let mut right = match state.forward(request, is_changed).await {
         Ok(right) => right,
@@ -237,14 +238,14 @@ impl ProxyState {
         let until_cut = chunks.map(Some).chain(futures::stream::iter([None])).boxed();
         let cut =
             futures::stream::once(cut).map(|_| Some(Err(std::io::Error::other("cut by the test's proxy")))).boxed();
-        // Whichever of the two says so ends it.
+        // Either of the two ends the answer.
         let both = futures::stream::select(until_cut, cut);
         let body = both.take_while(|chunk| std::future::ready(chunk.is_some())).filter_map(std::future::ready);
         Ok(Response::from_parts(head, Body::from_stream(body)))
     }
 }
 
-/// Those headers that mean the same on another connection.
+/// Headers that are valid on another connection.
 fn kept(headers: &HeaderMap, names: &[header::HeaderName]) -> HeaderMap {
     let of_request = [header::IF_NONE_MATCH];
     let names = names.iter().chain(&of_request);

@@ -41,7 +41,7 @@ fn increased(document: &mut Value) {
 }
 
 #[tokio::test]
-async fn requests_pass_until_a_rule_says_otherwise_and_are_counted() {
+async fn proxy_counts_requests_and_passes_those_without_a_rule() {
     let (proxy, client) = proxy("rules").await;
     assert_eq!(ask(&client, "/document").await.unwrap(), "{\"number\":1}");
     proxy.set([
@@ -63,7 +63,7 @@ async fn requests_pass_until_a_rule_says_otherwise_and_are_counted() {
 }
 
 #[tokio::test]
-async fn bodies_break_off_end_early_and_come_slowly() {
+async fn proxy_breaks_off_shortens_and_slows_bodies() {
     let (proxy, client) = proxy("bodies").await;
     proxy.set([Rule::at("/document", Answer::EndAfter(5))]);
     assert_eq!(ask(&client, "/document").await.unwrap(), "{\"num");
@@ -83,7 +83,7 @@ async fn bodies_break_off_end_early_and_come_slowly() {
 }
 
 #[tokio::test]
-async fn an_answer_that_has_begun_can_be_cut() {
+async fn proxy_cuts_an_answer_that_has_begun() {
     let (proxy, client) = proxy("cut").await;
     let request = Request::get("/watch").body(Vec::new()).unwrap();
     let watch = tokio::spawn(async move { client.request_text(request).await });
