@@ -5,11 +5,11 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use meshsync_e2e::binaries::binary;
 use meshsync_e2e::cluster::Level;
 use meshsync_e2e::everything::{NOT_WATCHED, await_equal};
 use meshsync_e2e::lab::{self, on_host};
 use meshsync_e2e::process::Daemon;
-use meshsync_e2e::binaries::binary;
 use meshsync_e2e::stream::Consumer;
 use meshsync_e2e::{Lab, await_condition};
 
