@@ -32,11 +32,12 @@ class Nats:
         self.send(b"SUB %s %d" % (subject.encode(), number))
 
     def request(self, subject, payload):
-        """Sends a request and returns the answer. Nothing else may be subscribed yet."""
+        """Sends a request to JetStream and returns the answer."""
+        inbox = "_INBOX.example." + subject
+        self.subscribe(inbox, 1)
         body = json.dumps(payload).encode()
-        self.subscribe("_INBOX.example.answer", 1)
-        self.send(b"PUB %s _INBOX.example.answer %d\r\n%s" % (subject.encode(), len(body), body))
-        answer = json.loads(next(self.messages())[3])
+        self.send(b"PUB %s %s %d\r\n%s" % (subject.encode(), inbox.encode(), len(body), body))
+        answer = next(json.loads(payload) for to, _, _, payload in self.messages() if to == inbox)
         self.send(b"UNSUB 1")
         if "error" in answer:
             sys.exit(f"{subject}: {answer['error']['description']}")
@@ -77,11 +78,9 @@ def main():
         "filter_subject": "meshsync.state.>",
         "inactive_threshold": 30_000_000_000,
     }
+    # Messages may come before the answer to this request, so they are subscribed to after it: JetStream waits for that.
+    nats.request(f"$JS.API.CONSUMER.CREATE.{streams[0]}", {"stream_name": streams[0], "config": config})
     nats.subscribe("_INBOX.example.state", 2)
-    nats.send(b"")
-    created = {"stream_name": streams[0], "config": config}
-    body = json.dumps(created).encode()
-    nats.send(b"PUB $JS.API.CONSUMER.CREATE.%s _INBOX.example.ignored %d\r\n%s" % (streams[0].encode(), len(body), body))
 
     # The subject names an object; the message under it is its newest state.
     objects = {}
