@@ -1,8 +1,9 @@
 //! Agents that are killed, stopped, starved or doubled: the invariants hold.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use futures::StreamExt as _;
 use jiff::{SignedDuration, Timestamp};
 use meshsync_e2e::bench::load;
 use meshsync_e2e::faults::{Clock, Link, MemoryLimit, Trial};
@@ -65,23 +66,54 @@ fn agent_killed_during_batches_and_before_checkpoints_loses_nothing() -> Result<
 fn agent_killed_with_messages_in_flight_loses_nothing() -> Result<()> {
     shared::run("process-words", async |lab, cluster| {
         let trial = Trial::begin(lab, cluster, lab.nats().jetstream()).await?;
-        for round in 0..4 {
-            // Bytes in flight arrive almost a second after the link recovers; the next agent starts before that.
-            trial.proxy.set(Link::Slow(5_000));
-            // No later change hides the fate of these messages.
-            let [stays, goes] = ["stays", "goes"].map(|what| format!("{what}-{round}"));
-            for name in [&stays, &goes] {
-                trial.cluster.kubectl(["create", "configmap", "-n", "default", name]).await?;
-            }
-            trial.tells(10).await?;
-            trial.agent.kill().await?;
-            trial.cluster.kubectl(["delete", "configmap", "-n", "default", &goes]).await?;
-            trial.proxy.set(Link::Open);
-            trial.agent.start()?;
-            trial.tells(60).await?;
-        }
+        kill_with_messages_in_flight(&trial, "word", 4).await?;
         trial.end().await
     })
+}
+
+#[test]
+fn subscriber_to_everything_does_not_delay_the_first_event() -> Result<()> {
+    shared::run("process-overheard", async |lab, cluster| {
+        let trial = Trial::begin(lab, cluster, lab.nats().jetstream()).await?;
+        let overhears = trial.nats.client().await?;
+        let everything = overhears.subscribe(">").await?;
+        overhears.flush().await?;
+        let _listens = tokio::spawn(everything.for_each(|_| std::future::ready(())));
+        kill_with_messages_in_flight(&trial, "overheard", 2).await?;
+        let log = trial.agent.log();
+        ensure!(!log.contains("is still open"), "a subscriber to `>` was taken for another agent");
+
+        trial.agent.stop(STOPS_WITHIN).await?;
+        let heard = trial.heard();
+        let began = Instant::now();
+        trial.agent.start()?;
+        await_condition("the agent publishes", Duration::from_secs(20), async || {
+            Ok((trial.heard() > heard).then_some(()))
+        })
+        .await?;
+        ensure!(began.elapsed() < Duration::from_secs(3), "the first event took {:?}", began.elapsed());
+        trial.end().await
+    })
+}
+
+/// Kills the agent several times while its last messages are on a slow link.
+async fn kill_with_messages_in_flight(trial: &Trial, name: &str, rounds: usize) -> Result<()> {
+    for round in 0..rounds {
+        // Bytes in flight arrive almost a second after the link recovers; the next agent starts before that.
+        trial.proxy.set(Link::Slow(5_000));
+        // No later change hides the fate of these messages.
+        let [stays, goes] = ["stays", "goes"].map(|what| format!("{name}-{what}-{round}"));
+        for name in [&stays, &goes] {
+            trial.cluster.kubectl(["create", "configmap", "-n", "default", name]).await?;
+        }
+        trial.tells(10).await?;
+        trial.agent.kill().await?;
+        trial.cluster.kubectl(["delete", "configmap", "-n", "default", &goes]).await?;
+        trial.proxy.set(Link::Open);
+        trial.agent.start()?;
+        trial.tells(60).await?;
+    }
+    Ok(())
 }
 
 #[test]

@@ -14,4 +14,5 @@ pub mod publisher;
 pub mod queue;
 mod store_answer;
 mod stored;
+mod trace;
 mod trouble;

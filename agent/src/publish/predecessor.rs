@@ -5,14 +5,19 @@
 //! what a connection brings in order, and drops the connection's subscriptions after that. So each connection that
 //! publishes listens to a subject that belongs to the cluster: once the server says that nobody does ("no responders",
 //! nats-server 2.2 or newer), it has handled everything that came over an earlier one.
+//!
+//! Who listens to everything (`nats sub '>'`, a monitor) listens to that subject, too, and then nobody is told so. Servers tell
+//! such subscriptions from the predecessor's where a message is traced: see [`super::trace`].
 
+use std::collections::HashMap;
 use std::time::Duration;
 
-use async_nats::{Client, StatusCode, Subscriber};
+use async_nats::{Client, Message, StatusCode, Subscriber};
 use bytes::Bytes;
 use futures::StreamExt;
 
 use super::parts::{Parts, Problem};
+use super::trace::{self, Trace};
 use crate::stream::Subjects;
 
 /// How often to ask whether anybody still listens.
@@ -73,21 +78,62 @@ async fn nobody_listens(client: &Client, subject: &str) -> Result<(), Problem> {
         // Then it cannot say so either.
         return Ok(());
     }
-    let inbox = client.new_inbox();
-    let mut answers = client.subscribe(inbox.clone()).await.map_err(|error| Problem(error.to_string()))?;
+    let mut questions = Questions::begin(client, subject).await?;
     let mut ask = tokio::time::interval(ASK_EVERY);
     loop {
         tokio::select! {
-            _ = ask.tick() => {
-                let asked = client.publish_with_reply(subject.to_owned(), inbox.clone(), Bytes::new()).await;
-                asked.map_err(|error| Problem(error.to_string()))?;
-            }
-            // Whichever question it answers: who did not listen then does not any more.
-            answer = answers.next() => match answer {
-                Some(answer) if answer.status == Some(StatusCode::NO_RESPONDERS) => return Ok(()),
+            _ = ask.tick() => questions.ask().await?,
+            answer = questions.answers.next() => match answer {
+                Some(answer) if questions.is_answered_by(&answer) => return Ok(()),
                 Some(_) => {}
                 None => return Err(Problem("the client is closed".to_owned())),
             },
         }
+    }
+}
+
+/// Who listens is asked in two ways at once. Whichever question is answered with "nobody": who did not listen then does not any
+/// more.
+struct Questions<'c> {
+    client: &'c Client,
+    subject: &'c str,
+    inbox: String,
+    answers: Subscriber,
+    /// Traces by the last token of the subject that servers tell of them.
+    traces: HashMap<String, Trace>,
+    asked: u64,
+}
+
+impl<'c> Questions<'c> {
+    async fn begin(client: &'c Client, subject: &'c str) -> Result<Self, Problem> {
+        let inbox = client.new_inbox();
+        let answers = client.subscribe(format!("{inbox}.*")).await.map_err(|error| Problem(error.to_string()))?;
+        Ok(Self { client, subject, inbox, answers, traces: HashMap::new(), asked: 0 })
+    }
+
+    async fn ask(&mut self) -> Result<(), Problem> {
+        let (subject, number) = (self.subject.to_owned(), self.asked);
+        self.asked += 1;
+        let answer_to = format!("{}.{number}", self.inbox);
+        // Somebody is there, or the first would have been answered: it may be one who listens to everything.
+        if number > 0 {
+            self.traces.insert(number.to_string(), Trace::default());
+            let headers = trace::headers(&answer_to);
+            let sent = self.client.publish_with_headers(subject.clone(), headers, Bytes::new()).await;
+            sent.map_err(|error| Problem(error.to_string()))?;
+        }
+        let sent = self.client.publish_with_reply(subject, answer_to, Bytes::new()).await;
+        sent.map_err(|error| Problem(error.to_string()))
+    }
+
+    /// Whether an answer, with those that came before, says that nobody listens.
+    fn is_answered_by(&mut self, answer: &Message) -> bool {
+        if answer.status == Some(StatusCode::NO_RESPONDERS) {
+            return true;
+        }
+        let number = answer.subject.rsplit('.').next().unwrap_or_default();
+        let Some(trace) = self.traces.get_mut(number) else { return false };
+        trace.take_in(self.subject, &answer.payload);
+        trace.shows_nobody()
     }
 }

@@ -145,6 +145,12 @@ impl Trial {
         self.stored.view().count(api_version, kind)
     }
 
+    /// Messages that core subscribers have received so far.
+    #[must_use]
+    pub fn heard(&self) -> usize {
+        self.heard.len()
+    }
+
     /// The messages of the stream so far.
     #[must_use]
     pub fn carried(&self) -> Vec<Entry> {
