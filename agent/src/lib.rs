@@ -11,6 +11,7 @@ pub mod config;
 pub mod discover;
 pub mod dump;
 pub mod encode;
+mod identity;
 pub mod metrics;
 pub mod object;
 pub mod publish;

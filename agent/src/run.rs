@@ -19,18 +19,18 @@ use tokio::sync::{Notify, mpsc, watch};
 
 use crate::BUILD;
 use crate::admin::{self, Admin};
-use crate::cluster_id::ask_cluster_id;
 use crate::config::{self, Candidate, ConfigSource};
 use crate::discover::{Discovery, DiscoveryDeps, Health, InForce, Planner, PlannerDeps, Served};
 use crate::dump::{self, NewFile};
+use crate::identity::Identity;
 use crate::metrics::AgentCollector;
 use crate::publish::broker::{self, Broker, BrokerConfig};
 use crate::publish::delivery::DeliveryBoard;
 use crate::publish::message::Encoding;
 use crate::publish::parts::{Carried, Parts, PublishStats};
-use crate::publish::presence::{Counts, PRESENCE_SUBJECT};
 use crate::publish::publisher::Publisher;
 use crate::publish::queue::Queue;
+use crate::publish::turn::{Me, Role, Witness};
 use crate::report::Reporter;
 use crate::requests::Requests;
 use crate::snapshot::Store;
@@ -71,6 +71,8 @@ pub struct Settings {
     pub streamed_lists: bool,
     /// Stop after this time.
     pub stop_after: Option<Duration>,
+    /// Id of the cluster, whatever the configuration says.
+    pub cluster_id: Option<String>,
     /// Name of the pod.
     pub pod: String,
 }
@@ -147,9 +149,12 @@ pub async fn run(settings: Settings, client: Client, shutdown: Shutdown) -> anyh
     let planner =
         planner(&house, &readiness, Heard { in_force, candidates: candidates_rx, served: served_rx }, rediscover);
     tasks.spawn("planner", plan(planner, shutdown.clone()));
-    tasks.spawn("identity", identity(house.clone(), broker.clone(), readiness.gate("cluster-id", "not known yet")));
+    let role = watch::channel(Role::Active).0;
+    let identity = identity(&house, settings.cluster_id.clone(), role.subscribe(), broker.clone());
+    let gate = readiness.gate("cluster-id", "not known yet");
+    tasks.spawn("identity", house.until_shutdown(identity.run(gate)));
     match broker {
-        Some(broker) => start_publishing(&mut tasks, &house, broker, &readiness, settings.pod.clone()),
+        Some(broker) => start_publishing(&mut tasks, &house, (broker, role), &readiness, settings.pod.clone()),
         // There is no stream to go on from.
         None => house.progress.done(HashMap::new()),
     }
@@ -249,62 +254,49 @@ async fn plan(mut planner: Planner, shutdown: Shutdown) -> Result<(), String> {
     ended
 }
 
-/// Finds out the cluster's id, tells what exists, and only then lets objects out.
-async fn identity(house: House, broker: Option<Broker>, gate: Gate) -> Result<(), String> {
-    let shutdown = house.shutdown.clone();
-    let work = async move {
-        let mut in_force = house.in_force.clone();
-        let mut told: Option<InForce> = None;
-        let mut counts = Counts::default();
-        loop {
-            let now = in_force.wait_for(|now| now.config.is_some()).await.map(|now| now.clone());
-            let Ok(now) = now else { return };
-            let Some(config) = now.config.clone() else { continue };
-            let cluster_id = match &config.cluster_id {
-                Some(id) => id.clone(),
-                None => ask_cluster_id(&house.client, &gate).await,
-            };
-            gate.open();
-            let present = |now: &InForce| (now.served.clone(), now.watched.clone(), now.failed.clone());
-            if told.as_ref().map(present) != Some(present(&now))
-                && let Some(broker) = &broker
-            {
-                tell_presence(&house.client, &mut counts, broker, &cluster_id, &now).await;
-            }
-            told = Some(now);
-            let encoding = Encoding { cluster_id, format: config.publish.format };
-            let before = house.encoding.send_replace(Some(encoding.clone()));
-            if before.is_some_and(|before| before != encoding) {
-                tracing::info!("the format or the cluster's id changed: publishing everything again");
-                house.queue.resync(&house.store);
-            }
-            if in_force.changed().await.is_err() {
-                return;
-            }
-        }
-    };
-    shutdown.interrupts(work).await
-}
-
-async fn tell_presence(client: &Client, counts: &mut Counts, broker: &Broker, cluster_id: &str, now: &InForce) {
-    let failed = now.failed.iter().map(|group| format!("{}/{}", group.group, group.version)).collect();
-    let presence = counts.observe(client, cluster_id, &now.served, &now.watched, failed).await;
-    // Waits for the broker as objects do, which come after it.
-    if broker.connection.clone().wait_for(|connection| connection.up).await.is_err() {
-        return;
-    }
-    match presence.message(broker.client.max_payload()) {
-        Ok(message) => {
-            if let Err(error) = broker.client.publish(PRESENCE_SUBJECT, message.into()).await {
-                tracing::warn!(%error, "cannot publish presence");
-            }
-        }
-        Err(error) => tracing::error!(%error, "cannot tell what exists"),
+fn identity(
+    house: &House,
+    cluster_id: Option<String>,
+    role: watch::Receiver<Role>,
+    broker: Option<Broker>,
+) -> Identity {
+    Identity {
+        client: house.client.clone(),
+        in_force: house.in_force.clone(),
+        encoding: house.encoding.clone(),
+        cluster_id,
+        store: house.store.clone(),
+        queue: house.queue.clone(),
+        role,
+        broker,
     }
 }
 
-fn start_publishing(tasks: &mut Supervisor, house: &House, broker: Broker, readiness: &Readiness, pod: String) {
+fn reporter(house: &House, broker: Broker, role: watch::Receiver<Role>, pod: String) -> Reporter {
+    Reporter {
+        client: house.client.clone(),
+        in_force: house.in_force.clone(),
+        board: house.board.clone(),
+        store: house.store.clone(),
+        queue: house.queue.clone(),
+        broker,
+        stats: house.stats.clone(),
+        delivery: house.delivery.clone(),
+        discovery: house.discovery.clone(),
+        role,
+        pod,
+    }
+}
+
+fn start_publishing(
+    tasks: &mut Supervisor,
+    house: &House,
+    (broker, role): (Broker, watch::Sender<Role>),
+    readiness: &Readiness,
+    pod: String,
+) {
     let (ask, answers) = mpsc::channel(WAITING_CONSUMERS);
+    let heard_as = role.subscribe();
     let parts = Parts {
         store: house.store.clone(),
         queue: house.queue.clone(),
@@ -315,6 +307,9 @@ fn start_publishing(tasks: &mut Supervisor, house: &House, broker: Broker, readi
         progress: house.progress.clone(),
         in_force: house.in_force.clone(),
         delivery: house.delivery.clone(),
+        me: Me::new(&broker.client, &pod),
+        role,
+        witness: Witness { client: house.client.clone(), in_force: house.in_force.clone() },
         shutdown: house.shutdown.clone(),
         carried: Carried::default(),
     };
@@ -325,23 +320,15 @@ fn start_publishing(tasks: &mut Supervisor, house: &House, broker: Broker, readi
         store: house.store.clone(),
         queue: house.queue.clone(),
         answers: ask,
+        role: heard_as.clone(),
         version: BUILD.version,
     };
     tasks.spawn("requests", house.until_shutdown(requests.run()));
     let gate = readiness.gate("broker", format!("no connection to {}", broker.url));
     tasks.spawn("broker", house.until_shutdown(follow_connection(broker.clone(), gate)));
-    let reporter = Reporter {
-        client: house.client.clone(),
-        in_force: house.in_force.clone(),
-        board: house.board.clone(),
-        store: house.store.clone(),
-        queue: house.queue.clone(),
-        broker,
-        stats: house.stats.clone(),
-        delivery: house.delivery.clone(),
-        discovery: house.discovery.clone(),
-        pod,
-    };
+    let gate = readiness.gate("publisher", "not known yet");
+    tasks.spawn("role", house.until_shutdown(follow_role(heard_as.clone(), gate)));
+    let reporter = reporter(house, broker, heard_as, pod);
     tasks.spawn("report", house.until_shutdown(reporter.run()));
 }
 
@@ -354,6 +341,19 @@ async fn follow_connection(broker: Broker, gate: Gate) {
             gate.close(format!("no connection to {}", broker.url));
         }
         if connection.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Who stands by is not ready: nothing of its cluster is published.
+async fn follow_role(mut role: watch::Receiver<Role>, gate: Gate) {
+    loop {
+        match role.borrow_and_update().standby() {
+            None => gate.open(),
+            Some(standby) => gate.close(format!("{}: {}", standby.reason(), standby.message())),
+        }
+        if role.changed().await.is_err() {
             return;
         }
     }

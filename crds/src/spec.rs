@@ -164,6 +164,11 @@ pub struct BrokerTls {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PublishSpec {
+    /// Id under which this cluster is published: it names the broker's stream. Default: the uid of the namespace `kube-system`,
+    /// which clones of a cluster share.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63), regex(pattern = "^[A-Za-z0-9]([-A-Za-z0-9]*[A-Za-z0-9])?$"))]
+    pub cluster_id: Option<String>,
     /// Shape of a published object. Default: `meshery`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub format: Option<PublishFormat>,

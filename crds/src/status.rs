@@ -191,6 +191,9 @@ pub struct AgentStatus {
     pub delivery_reason: Option<String>,
     /// Objects that were too large for the broker and went out as metadata only, or with what identifies them alone.
     pub too_large: i64,
+    /// Why it publishes nothing: another agent publishes into the same stream, and this one stands by. Absent while it publishes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub standby: Option<AgentStandby>,
     /// Objects of which the broker cannot be told, or cannot keep what it is told; the oldest first, 32 at most.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
@@ -257,6 +260,22 @@ pub struct UnusableDiscovery {
     pub reason: String,
     /// Since when.
     pub since: Time,
+}
+
+/// Why an agent publishes nothing, and deletes nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AgentStandby {
+    /// Static, PascalCase: `ClusterIdShared` where another cluster has the same id, `BrokerShared` where the other agent is that
+    /// of another MeshSync, `AnotherPublishes` where it cannot be told which.
+    #[schemars(length(max = 64))]
+    pub reason: String,
+    /// Which agent publishes, and what to do.
+    #[schemars(length(max = 1024))]
+    pub message: String,
+    /// Since when this one stands by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Time>,
 }
 
 /// An object that exists and is not published.

@@ -60,8 +60,16 @@ pub async fn agent_watches() -> Result<Value> {
 /// # Errors
 /// When it does not answer.
 pub async fn agent_readiness() -> Result<(bool, String)> {
+    readiness(AGENT_PROBES).await
+}
+
+/// As [`agent_readiness`], of one with another address for its probes.
+///
+/// # Errors
+/// When it does not answer.
+pub async fn readiness(address: &str) -> Result<(bool, String)> {
     let request = Request::get("/readyz").body(kube::client::Body::empty())?;
-    let answer = client(AGENT_PROBES)?.send(request).await.context("no answer from /readyz")?;
+    let answer = client(address)?.send(request).await.context("no answer from /readyz")?;
     let is_ready = answer.status().is_success();
     let body = answer.into_body().collect_bytes().await.context("half an answer from /readyz")?;
     Ok((is_ready, String::from_utf8_lossy(&body).into_owned()))

@@ -218,30 +218,3 @@ fn jumping_clock_of_the_agent_loses_nothing() -> Result<()> {
 fn hour_in(hours: i64) -> String {
     (Timestamp::now() + SignedDuration::from_hours(hours)).strftime("%Y-%m-%dT%H").to_string()
 }
-
-#[test]
-fn second_agent_by_mistake_loses_nothing() -> Result<()> {
-    shared::run("process-two", async |lab, cluster| {
-        let trial = Trial::begin(lab, cluster, lab.nats().jetstream()).await?;
-        let second = lab
-            .agent_named("second-agent")?
-            .arg("run")
-            .arg("--kubeconfig")
-            .arg(trial.cluster.kubeconfig())
-            .args(["--probe-address", "127.0.0.1:11002", "--debug-address", "127.0.0.1:11003"])
-            .env("BROKER_URL", trial.nats.url());
-        second.start()?;
-        await_condition("the second agent works, too", Duration::from_secs(60), async || {
-            Ok(second.log().contains("stream read").then_some(()))
-        })
-        .await?;
-        trial.churn.go_on(1_000).await?;
-        // The remaining agent may be the slower one of the two.
-        trial.proxy.set(Link::Slow(100_000));
-        trial.churn.go_on(500).await?;
-        trial.proxy.set(Link::Open);
-        second.ensure_running()?;
-        second.kill().await?;
-        trial.end().await
-    })
-}

@@ -35,6 +35,10 @@ pub struct RunArgs {
     output_file: PathBuf,
     #[command(flatten)]
     narrow: NarrowArgs,
+    /// Id under which this cluster is published, whatever the configuration says; else `clusterId` of that, else the uid of the
+    /// namespace kube-system
+    #[arg(long, env = "MESHSYNC_CLUSTER_ID", value_name = "ID", value_parser = parse_cluster_id)]
+    cluster_id: Option<String>,
     /// How a type is read before it is watched
     #[arg(long, env = "MESHSYNC_LISTS", value_enum, value_name = "HOW", default_value_t = Lists::Pages)]
     lists: Lists,
@@ -70,6 +74,16 @@ enum Lists {
     Stream,
 }
 
+/// What the schema of a MeshSync takes as well.
+fn parse_cluster_id(text: &str) -> Result<String, String> {
+    let is_plain = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+    if is_plain && (1..=63).contains(&text.len()) && !text.starts_with('-') && !text.ends_with('-') {
+        Ok(text.to_owned())
+    } else {
+        Err("expected 1 to 63 letters, digits and '-', beginning and ending with a letter or digit".to_owned())
+    }
+}
+
 /// A Go duration: numbers with units `h`, `m`, `s`, `ms`, the largest first.
 fn parse_duration(text: &str) -> Result<Duration, String> {
     let duration: jiff::SignedDuration =
@@ -103,6 +117,7 @@ impl RunArgs {
             debug_address: self.debug_address,
             streamed_lists: self.lists == Lists::Stream,
             stop_after: self.stop_after,
+            cluster_id: self.cluster_id,
             pod: self.pod_name,
         })
     }
@@ -127,5 +142,15 @@ mod tests {
         assert_eq!(parse_duration("0s"), Ok(Duration::ZERO));
         assert!(parse_duration("-1s").is_err());
         assert!(parse_duration("soon").is_err());
+    }
+
+    #[test]
+    fn an_id_names_a_stream_and_a_row() {
+        for id in ["c1", "1b4e28ba-2fa1-11d2-883f-0016d3cca427", &"x".repeat(63)] {
+            assert_eq!(parse_cluster_id(id), Ok(id.to_owned()));
+        }
+        for id in ["", "a b", "a.b", "-a", "a-", "a>", &"x".repeat(64)] {
+            assert!(parse_cluster_id(id).is_err(), "{id}");
+        }
     }
 }

@@ -8,6 +8,7 @@
 //! Who asks for everything is answered from here, too: were events sent beside the answer, the delete of an object could
 //! overtake the answer that still has it, and the object would stay with the consumer for ever.
 
+use std::pin::pin;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -51,6 +52,15 @@ enum Made {
     Impossible,
 }
 
+/// Why a session is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// It is time to look what the broker offers, or nothing is left to do over this connection.
+    Over,
+    /// Another agent took the place of this one.
+    Yielded,
+}
+
 /// One connection's work.
 pub(super) struct Session<'p> {
     parts: &'p mut Parts,
@@ -76,15 +86,17 @@ impl<'p> Session<'p> {
     }
 
     /// Works until the connection breaks, `probe_at` comes, or everything is out and that was asked for.
-    pub(super) async fn run(mut self, probe_at: Instant) {
-        self.work(probe_at).await;
+    pub(super) async fn run(mut self, probe_at: Instant) -> End {
+        let end = self.work(probe_at).await;
         // What was to be repeated for those who come late still is.
         self.parts.carried.unproven = self.latecomers.into_iter().flat_map(Latecomers::into_notes).collect();
+        end
     }
 
-    async fn work(&mut self, probe_at: Instant) {
+    async fn work(&mut self, probe_at: Instant) -> End {
         let client = self.parts.broker.client.clone();
         let generation = self.generation;
+        let mut lost = pin!(self.parts.lost_turn());
         loop {
             if let Ok(true) = self.parts.encoding.has_changed() {
                 let changed = self.parts.encoding.borrow_and_update().clone();
@@ -95,7 +107,7 @@ impl<'p> Session<'p> {
                 self.parts.stats.resent.fetch_add(batch.len() as u64, Ordering::Relaxed);
                 // In reverse, so that nothing that was sent later gets in front.
                 batch.into_iter().rev().for_each(|sent| self.take_back(sent.item));
-                return;
+                return End::Over;
             }
             for sent in batch {
                 if let Some(latecomers) = &mut self.latecomers {
@@ -109,16 +121,17 @@ impl<'p> Session<'p> {
                 continue;
             }
             if self.parts.shutdown.has_begun() && self.parts.queue.is_empty() {
-                return;
+                return End::Over;
             }
             let asked = tokio::select! {
                 () = wait(&self.parts.queue, &next) => None,
                 () = until(self.latecomers.as_ref().map(Latecomers::until)) => None,
-                () = until(Some(probe_at)) => return,
+                () = until(Some(probe_at)) => return End::Over,
                 () = self.parts.shutdown.requested(), if !self.parts.shutdown.has_begun() => None,
                 _ = self.parts.encoding.changed() => None,
                 Some(reply) = self.parts.answers.recv() => Some(reply),
-                _ = self.parts.broker.connection.wait_for(|now| !now.is(generation)) => return,
+                _ = self.parts.broker.connection.wait_for(|now| !now.is(generation)) => return End::Over,
+                () = &mut lost => return End::Yielded,
             };
             if let Some(reply) = asked {
                 self.parts.answer(&self.encoding, None, &reply).await;

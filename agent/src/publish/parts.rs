@@ -17,9 +17,9 @@ use super::delivery::DeliveryBoard;
 use super::latecomers::{Latecomers, Note};
 use super::message::Encoding;
 use super::outbox::{Item, Next};
-use super::predecessor::Turn;
 use super::queue::Queue;
 use super::store_answer;
+use super::turn::{Me, Role, Turn, Witness};
 use crate::discover::InForce;
 use crate::encode::{Detail, EncodeError, EventType};
 use crate::snapshot::Store;
@@ -101,6 +101,12 @@ pub struct Parts {
     pub in_force: watch::Receiver<InForce>,
     /// Where to tell how messages are delivered.
     pub delivery: Arc<DeliveryBoard>,
+    /// This process, as other agents hear of it.
+    pub me: Me,
+    /// Whether it is the one that publishes.
+    pub(crate) role: watch::Sender<Role>,
+    /// Tells clusters apart.
+    pub witness: Witness,
     /// When to stop, once everything is published.
     pub shutdown: Shutdown,
     /// What one connection leaves to the next.
@@ -116,6 +122,10 @@ pub struct Carried {
     generation: u64,
     /// The connection over which this process says that it publishes.
     pub(super) turn: Option<Turn>,
+    /// Whether this process ever had one.
+    pub(super) had_turn: bool,
+    /// Since when somebody who does not answer may publish.
+    pub(super) silent_since: Option<Instant>,
 }
 
 impl Carried {

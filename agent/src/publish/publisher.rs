@@ -42,6 +42,16 @@ impl Publisher {
             let Some((connection, encoding)) = self.parts.ready().await else { return };
             let generation = connection.generation;
             let mut connections = self.parts.broker.connection.clone();
+            match self.parts.may_publish(generation, &Subjects::new(&encoding.cluster_id)).await {
+                Ok(true) => {}
+                Ok(false) if self.parts.wait_for_turn(generation).await => continue,
+                Ok(false) => return,
+                Err(problem) => {
+                    tracing::debug!(%problem, "cannot ask whether another agent publishes");
+                    tokio::time::sleep(BETWEEN_ATTEMPTS).await;
+                    continue;
+                }
+            }
             let stream = tokio::select! {
                 stream = self.stream(&encoding), if failures < FAILURES => stream,
                 // What a broken connection lets through says nothing about JetStream.
@@ -97,6 +107,10 @@ impl Publisher {
         let session = stored::Session::begin(&mut self.parts, encoding, connection, stream, settings).await?;
         let end = session.run().await;
         tracing::debug!(?end, "session over");
+        if end == stored::End::Yielded {
+            self.parts.yield_turn().await;
+            return Ok(());
+        }
         if end == stored::End::Unheard {
             let problem =
                 format!("nothing that is sent to {states} is acknowledged; may the broker's user publish to it?");
@@ -116,7 +130,9 @@ impl Publisher {
         self.parts.delivery.set_mode(Delivery::Core, reason);
         self.parts.progress.done(HashMap::new());
         let session = core::Session::begin(&mut self.parts, encoding, connection).await?;
-        session.run(Instant::now() + PROBE_EVERY).await;
+        if session.run(Instant::now() + PROBE_EVERY).await == core::End::Yielded {
+            self.parts.yield_turn().await;
+        }
         Ok(())
     }
 }

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use meshsync_crds::{
-    AgentBrokerStatus, AgentDiscoveryStatus, AgentPhase, AgentStatus, FailingType, RefusedType, UnpublishedObject,
-    UnusableDiscovery,
+    AgentBrokerStatus, AgentDiscoveryStatus, AgentPhase, AgentStandby, AgentStatus, FailingType, RefusedType,
+    UnpublishedObject, UnusableDiscovery,
 };
 
 use crate::discover::{HealthReport, InForce};
@@ -55,6 +55,8 @@ pub struct Facts {
     pub too_large: u64,
     /// How discovery fares.
     pub discovery: HealthReport,
+    /// Why it publishes nothing, while another agent does.
+    pub standby: Option<AgentStandby>,
     /// Objects that cannot be published, the oldest first.
     pub unpublished: Vec<Unpublished>,
     /// Name of the pod.
@@ -87,6 +89,7 @@ pub fn compose(facts: Facts) -> AgentStatus {
     if let Some((_, message)) = &facts.in_force.rejected {
         reasons.push(format!("a configuration was refused: {message}"));
     }
+    reasons.extend(facts.standby.as_ref().map(|standby| standby.message.clone()));
     if !facts.broker.connected {
         reasons.push("no connection to the broker".to_owned());
     } else if behind_since.is_some() {
@@ -127,6 +130,7 @@ pub fn compose(facts: Facts) -> AgentStatus {
         delivery: facts.delivery.mode,
         delivery_reason: Some(cut(&facts.delivery.reason)).filter(|reason| !reason.is_empty()),
         too_large: i64::try_from(facts.too_large).unwrap_or(i64::MAX),
+        standby: facts.standby,
         unpublished: facts.unpublished.into_iter().take(MAX_UNPUBLISHED).map(unpublished).collect(),
         refused,
         failing_types: to_i32(failing.count),
@@ -204,7 +208,7 @@ fn broker(broker: AgentBrokerStatus) -> AgentBrokerStatus {
     AgentBrokerStatus { url: broker.url.chars().take(MAX_URL).collect(), error, ..broker }
 }
 
-fn cut(text: &str) -> String {
+pub(super) fn cut(text: &str) -> String {
     text.chars().take(MAX_MESSAGE).collect()
 }
 

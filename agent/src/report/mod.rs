@@ -14,7 +14,7 @@ use kube::api::{Api, Patch, PatchParams};
 use kube::{Client, ResourceExt as _};
 use meshsync_crds::agent_config::ReportTarget;
 use meshsync_crds::names::{AGENT_FIELD_MANAGER, GROUP, VERSION};
-use meshsync_crds::{AgentBrokerStatus, AgentStatus, FailingType, MeshSync};
+use meshsync_crds::{AgentBrokerStatus, AgentStandby, AgentStatus, FailingType, MeshSync};
 use tokio::sync::watch;
 
 use crate::discover::{Health, InForce};
@@ -22,6 +22,7 @@ use crate::publish::broker::Broker;
 use crate::publish::delivery::DeliveryBoard;
 use crate::publish::parts::PublishStats;
 use crate::publish::queue::Queue;
+use crate::publish::turn::Role;
 use crate::snapshot::Store;
 use crate::watch::Board;
 
@@ -57,6 +58,8 @@ pub struct Reporter {
     pub delivery: Arc<DeliveryBoard>,
     /// How discovery fares.
     pub discovery: Arc<Health>,
+    /// Whether this is the agent that publishes.
+    pub(crate) role: watch::Receiver<Role>,
     /// Name of the pod.
     pub pod: String,
 }
@@ -70,6 +73,11 @@ impl Reporter {
             tokio::time::sleep(LOOK_EVERY).await;
             let target = self.in_force.borrow().config.as_ref().and_then(|config| config.report_to.clone());
             let Some(target) = target else { continue };
+            // The one that publishes reports.
+            if self.role.borrow().standby().is_some_and(|standby| !standby.is_trouble()) {
+                written = None;
+                continue;
+            }
             let status = compose(self.facts());
             if Instant::now() < not_before || !is_due(&status, written.as_ref()) {
                 continue;
@@ -100,6 +108,11 @@ impl Reporter {
             too_large: self.stats.too_large.load(std::sync::atomic::Ordering::Relaxed),
             discovery: self.discovery.report(),
             unpublished: self.delivery.unpublished(),
+            standby: self.role.borrow().standby().map(|standby| AgentStandby {
+                reason: standby.reason().to_owned(),
+                message: compose::cut(&standby.message()),
+                since: Some(Time(standby.since)),
+            }),
             pod: self.pod.clone(),
         }
     }

@@ -15,11 +15,12 @@ use std::time::Duration;
 
 use async_nats::Subscriber;
 use futures::StreamExt;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use crate::publish::broker::Broker;
 use crate::publish::queue::Queue;
+use crate::publish::turn::Role;
 use crate::snapshot::Store;
 
 pub use parse::{Entity, ParseError, parse};
@@ -45,6 +46,8 @@ pub struct Requests {
     pub queue: Arc<Queue>,
     /// Subjects at which somebody waits for everything that is held.
     pub answers: mpsc::Sender<String>,
+    /// Whether this is the agent that publishes.
+    pub(crate) role: watch::Receiver<Role>,
     /// Version told in answer to `meshsync-meta`.
     pub version: &'static str,
 }
@@ -52,7 +55,12 @@ pub struct Requests {
 impl Requests {
     /// Answers for ever. The client library subscribes again after each reconnect.
     pub async fn run(self) {
+        let mut role = self.role.clone();
         loop {
+            // Of a queue group one is asked, whichever: it has to be the one that can answer.
+            if role.wait_for(Role::is_active).await.is_err() {
+                return;
+            }
             let subscribed = self.broker.client.queue_subscribe(REQUEST_SUBJECT, QUEUE_GROUP.to_owned()).await;
             match subscribed {
                 Ok(requests) => self.answer_all(requests).await,
@@ -64,8 +72,10 @@ impl Requests {
 
     async fn answer_all(&self, mut requests: Subscriber) {
         let mut resync_at = None;
+        let mut role = self.role.clone();
         loop {
             tokio::select! {
+                () = stands_by(&mut role) => break,
                 message = requests.next() => match message.map(|message| parse(&message.payload)) {
                     Some(Ok(Entity::InformerStore { reply })) => self.ask_publisher(reply),
                     Some(Ok(Entity::ResyncDiscovery)) => {
@@ -98,6 +108,12 @@ impl Requests {
         if let Err(error) = self.broker.client.publish(META_SUBJECT, message.to_string().into()).await {
             tracing::warn!(%error, "cannot answer a request");
         }
+    }
+}
+
+async fn stands_by(role: &mut watch::Receiver<Role>) {
+    if role.wait_for(|role| !role.is_active()).await.is_err() {
+        std::future::pending().await
     }
 }
 

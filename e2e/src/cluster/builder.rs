@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::level::Level;
+use super::ports::Ports;
 use crate::lab::Lab;
 use crate::provider::Provider;
 
@@ -23,6 +24,7 @@ pub struct ClusterBuilder {
     pub(super) audit_policy: Option<String>,
     pub(super) apiserver_arguments: Vec<String>,
     pub(super) durable: bool,
+    pub(super) ports: Ports,
 }
 
 impl ClusterBuilder {
@@ -34,6 +36,7 @@ impl ClusterBuilder {
             audit_policy: None,
             apiserver_arguments: Vec::new(),
             durable: false,
+            ports: Ports::USUAL,
         }
     }
 

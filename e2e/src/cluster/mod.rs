@@ -1,6 +1,7 @@
 //! A real Kubernetes inside a [`Lab`]: the binaries of any cluster, as processes.
 
 mod builder;
+mod cloned;
 mod controllers;
 mod external;
 mod handle;
@@ -8,6 +9,7 @@ mod kubectl;
 mod level;
 mod node;
 mod pki;
+mod ports;
 mod server;
 mod start;
 

@@ -48,6 +48,11 @@ impl Pki {
         Ok(pki)
     }
 
+    /// The credentials that are in `dir` already.
+    pub(super) fn at(dir: &Path) -> Self {
+        Self { dir: dir.to_owned() }
+    }
+
     /// Path of one file: `ca.crt`, `apiserver.crt`, `apiserver.key`, `kubelet-client.crt`, `kubelet-client.key`,
     /// `accounts.key`, `accounts.pub`, `tokens.csv`.
     pub(super) fn path(&self, file: &str) -> PathBuf {

@@ -12,8 +12,8 @@ use crate::lab::NODE_IP;
 use crate::process::Daemon;
 use crate::wait::await_condition;
 
-/// Port of the API server.
-pub(super) const PORT: u16 = 6443;
+/// Directory of etcd's data, in that of the cluster.
+pub(super) const DATA_DIR: &str = "etcd";
 
 /// Range of service addresses.
 pub(super) const SERVICE_RANGE: &str = "10.96.0.0/16";
@@ -21,15 +21,13 @@ pub(super) const SERVICE_RANGE: &str = "10.96.0.0/16";
 /// Name of the audit log in the lab's directory.
 pub(super) const AUDIT_LOG: &str = "audit.log";
 
-const ETCD_URL: &str = "http://127.0.0.1:2379";
-
 /// etcd with one member.
 pub(super) fn etcd(builder: &ClusterBuilder) -> Result<Daemon> {
     let daemon = Daemon::new(&builder.dir, "etcd", binary(Tool::Etcd)?)
-        .arg("--data-dir=etcd")
-        .arg(format!("--listen-client-urls={ETCD_URL}"))
-        .arg(format!("--advertise-client-urls={ETCD_URL}"))
-        .arg("--listen-peer-urls=http://127.0.0.1:2380")
+        .arg(format!("--data-dir={DATA_DIR}"))
+        .arg(format!("--listen-client-urls={}", builder.ports.etcd_url()))
+        .arg(format!("--advertise-client-urls={}", builder.ports.etcd_url()))
+        .arg(format!("--listen-peer-urls=http://127.0.0.1:{}", builder.ports.peers))
         .arg("--log-level=warn");
     Ok(if builder.durable { daemon } else { daemon.arg("--unsafe-no-fsync") })
 }
@@ -38,8 +36,8 @@ pub(super) fn etcd(builder: &ClusterBuilder) -> Result<Daemon> {
 pub(super) fn apiserver(builder: &ClusterBuilder, pki: &Pki) -> Result<Daemon> {
     let file = |flag: &str, name: &str| format!("--{flag}={}", pki.path(name).display());
     let daemon = Daemon::new(&builder.dir, "kube-apiserver", binary(Tool::KubeApiserver)?)
-        .arg(format!("--etcd-servers={ETCD_URL}"))
-        .arg(format!("--secure-port={PORT}"))
+        .arg(format!("--etcd-servers={}", builder.ports.etcd_url()))
+        .arg(format!("--secure-port={}", builder.ports.api))
         // The address of the `kubernetes` service's endpoint; a loopback address is refused.
         .arg(format!("--advertise-address={NODE_IP}"))
         .args([file("tls-cert-file", "apiserver.crt"), file("tls-private-key-file", "apiserver.key")])

@@ -11,6 +11,7 @@ use super::handle::{Cluster, LEVEL_FILE};
 use super::level::Level;
 use super::node::{NODE_NAME, Node};
 use super::pki::Pki;
+use super::ports::Ports;
 use super::{controllers, external, server};
 use crate::assets;
 use crate::lab::on_host;
@@ -34,7 +35,7 @@ impl ClusterBuilder {
         on_host(|| self.level.tools().iter().try_for_each(|&tool| assets::ensure(tool).map(drop)))?;
         let pki = Pki::create(&self.dir.join("pki"))?;
         let kubeconfig = self.dir.join("kubeconfig");
-        write_kubeconfig(&kubeconfig, &pki)?;
+        write_kubeconfig(&kubeconfig, &pki, self.ports)?;
         let (etcd, apiserver) = (server::etcd(&self)?, server::apiserver(&self, &pki)?);
         fs::write(self.dir.join(LEVEL_FILE), self.level.to_string()).context("cannot record the cluster's level")?;
         let mut cluster = Cluster {
@@ -66,12 +67,12 @@ impl ClusterBuilder {
 }
 
 /// Writes a kubeconfig that names files by absolute path, so that any program may use it from anywhere in the lab.
-fn write_kubeconfig(path: &Path, pki: &Pki) -> Result<()> {
+pub(super) fn write_kubeconfig(path: &Path, pki: &Pki, ports: Ports) -> Result<()> {
     let content = serde_json::json!({
         "apiVersion": "v1",
         "kind": "Config",
         "clusters": [{"name": "lab", "cluster": {
-            "server": format!("https://127.0.0.1:{}", server::PORT),
+            "server": format!("https://127.0.0.1:{}", ports.api),
             "certificate-authority": pki.path("ca.crt"),
         }}],
         "users": [{"name": "admin", "user": {"token": pki.admin_token()?}}],

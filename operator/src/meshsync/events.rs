@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::runtime::events::{Event, EventType, Recorder};
 use kube::{Resource, ResourceExt};
-use meshsync_crds::conditions::{AUTHORIZED, BROKER_AVAILABLE, RESOLVED};
+use meshsync_crds::conditions::{AUTHORIZED, BROKER_AVAILABLE, PUBLISHED, RESOLVED};
 use meshsync_crds::{MeshSync, MeshSyncStatus};
 
 use super::status::Outcome;
@@ -67,6 +67,7 @@ fn is_wrong(condition: &Condition) -> bool {
         RESOLVED => condition.reason != "Resolved",
         AUTHORIZED => condition.reason == "NotGrantable",
         BROKER_AVAILABLE => ["SecretNotFound", "Unreachable"].contains(&condition.reason.as_str()),
+        PUBLISHED => ["ClusterIdShared", "BrokerShared", "AnotherPublishes"].contains(&condition.reason.as_str()),
         _ => false,
     }
 }
@@ -205,6 +206,10 @@ mod tests {
             (BROKER_AVAILABLE, "Starting", false),
             (BROKER_AVAILABLE, "SecretNotFound", true),
             (BROKER_AVAILABLE, "Unreachable", true),
+            // Told of one condition, although all have it.
+            (BROKER_AVAILABLE, "ClusterIdShared", false),
+            (PUBLISHED, "ClusterIdShared", true),
+            (PUBLISHED, "Synchronizing", false),
             (meshsync_crds::conditions::READY, "NotGrantable", false),
         ] {
             assert_eq!(is_wrong(&condition(type_, reason, "")), wrong, "{type_} {reason}");

@@ -147,7 +147,7 @@ fn external_available(input: &Dereferenced, url: &str) -> Verdict {
         Some(broker) if broker.url != url => {
             Verdict::unknown("NotReported", format!("the agent has not reported on {url} yet"))
         }
-        Some(broker) if broker.connected && !input.agent_available => silent(agent),
+        Some(broker) if broker.connected && !input.agent_available => standby(agent).unwrap_or_else(|| silent(agent)),
         Some(broker) if broker.connected => Verdict::yes("Connected", format!("the agent is connected to {url}")),
         Some(broker) => {
             let why = broker.error.as_ref().map(|error| format!(": {error}")).unwrap_or_default();
@@ -168,6 +168,10 @@ fn agent_available(input: &Dereferenced, outcome: &Outcome<'_>, agent: Option<&A
     let wanted = &applied.input.config.revision;
     match agent {
         _ if !input.agent_available => {
+            // Then it is not for want of starting that its pod is not ready.
+            if let Some(standby) = agent.and_then(standby) {
+                return standby;
+            }
             let pod = format!("kubectl get pods -n {} -l {}", applied.input.identity.namespace, pod_selector(applied));
             let why =
                 agent.and_then(failing).map(|failing| format!("; it last reported: {failing}")).unwrap_or_default();
@@ -182,6 +186,17 @@ fn agent_available(input: &Dereferenced, outcome: &Outcome<'_>, agent: Option<&A
         }
         _ => Verdict::no("Acknowledging", format!("the agent has not applied configuration {wanted} yet")),
     }
+}
+
+/// The agent stands by because another agent publishes.
+fn standby(agent: &AgentStatus) -> Option<Verdict> {
+    let standby = agent.standby.as_ref()?;
+    let reason = match standby.reason.as_str() {
+        "BrokerShared" => "BrokerShared",
+        "ClusterIdShared" => "ClusterIdShared",
+        _ => "AnotherPublishes",
+    };
+    Some(Verdict::no(reason, standby.message.clone()))
 }
 
 /// Describes types that fail while everything else works.
@@ -213,6 +228,9 @@ fn silent(agent: &AgentStatus) -> Verdict {
 
 fn published(input: &Dereferenced, agent: Option<&AgentStatus>) -> Verdict {
     let Some(agent) = agent else { return Verdict::unknown("NotReported", "the agent has not reported yet") };
+    if let Some(standby) = standby(agent) {
+        return standby;
+    }
     match agent.phase {
         AgentPhase::Live if !input.agent_available => silent(agent),
         AgentPhase::Live => Verdict::yes("Live", "the broker has every watched object"),
@@ -250,7 +268,7 @@ fn count(count: usize) -> i32 {
 #[cfg(test)]
 mod tests {
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-    use meshsync_crds::{AgentBrokerStatus, FailingType};
+    use meshsync_crds::{AgentBrokerStatus, AgentStandby, FailingType};
     use serde_json::json;
 
     use super::super::fixtures::dereferenced;
@@ -331,6 +349,25 @@ mod tests {
         assert_eq!(published(&input, Some(&nothing)).status, Some(false), "everything fails");
         input.agent_available = false;
         assert_eq!(published(&input, Some(&agent)).status, None);
+    }
+
+    #[test]
+    fn standby_of_the_agent_is_the_reason_of_every_condition() {
+        let mut input = dereferenced(json!({"broker": {"external": {"url": "nats://new:4222"}}}), &[]);
+        let standby = AgentStandby { reason: "ClusterIdShared".into(), message: "a clone".into(), since: None };
+        let agent = AgentStatus {
+            broker: connection("nats://new:4222", None),
+            phase: AgentPhase::Degraded,
+            refused: vec![meshsync_crds::RefusedType::default()],
+            standby: Some(standby.clone()),
+            ..AgentStatus::default()
+        };
+        input.meshsync.status = Some(MeshSyncStatus { agent: Some(agent.clone()), ..MeshSyncStatus::default() });
+        assert_eq!(external_available(&input, "nats://new:4222"), Verdict::no("ClusterIdShared", "a clone"));
+        assert_eq!(published(&input, Some(&agent)), Verdict::no("ClusterIdShared", "a clone"));
+        let later = AgentStandby { reason: "OfALaterRelease".into(), ..standby };
+        let agent = AgentStatus { standby: Some(later), ..agent };
+        assert_eq!(published(&input, Some(&agent)), Verdict::no("AnotherPublishes", "a clone"));
     }
 
     #[test]

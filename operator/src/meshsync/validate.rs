@@ -30,7 +30,7 @@ pub enum Broker {
     /// A NATS that the operator runs.
     Managed(ManagedBroker),
     /// A NATS that somebody else runs.
-    External(ExternalBroker),
+    External(Box<ExternalBroker>),
 }
 
 /// The only input of the builders: nothing in it is left open or in doubt.
@@ -166,7 +166,7 @@ fn assemble(
         crd_uid: input.cluster_info.crd_uid.clone(),
         types,
         broker: match broker.external {
-            Some(external) => Broker::External(external),
+            Some(external) => Broker::External(Box::new(external)),
             None => Broker::Managed(broker.managed.unwrap_or_default()),
         },
         agent: spec.agent.clone().unwrap_or_default(),
@@ -205,7 +205,7 @@ fn agent_config(
     let publish = spec.publish.clone().unwrap_or_default();
     let mut config = AgentConfig {
         revision: String::new(),
-        cluster_id: Some(input.cluster_info.cluster_id.clone()),
+        cluster_id: Some(publish.cluster_id.clone().unwrap_or_else(|| input.cluster_info.cluster_id.clone())),
         informer_config,
         snapshot: SnapshotConfig { mode: spec.snapshot.clone().unwrap_or_default().mode.unwrap_or_default() },
         publish: PublishConfig {

@@ -15,6 +15,7 @@ mod restore;
 mod send;
 mod told;
 
+use std::pin::pin;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -70,6 +71,8 @@ pub(super) enum End {
     Stale,
     /// Messages are to be made differently from now on.
     OtherEncoding,
+    /// Another agent took the place of this one.
+    Yielded,
     /// Everything is published, and that was asked for.
     Drained,
 }
@@ -166,6 +169,7 @@ impl<'p> Session<'p> {
         let mut tick = tokio::time::interval(CHECKPOINT_EVERY);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut connection = self.parts.broker.connection.clone();
+        let mut lost = pin!(self.parts.lost_turn());
         loop {
             self.settle_withdrawn().await;
             let next = self.send_what_may_go().await;
@@ -197,32 +201,37 @@ impl<'p> Session<'p> {
                 Some(reply) = self.parts.answers.recv() => Woken::Asked(reply),
                 () = self.parts.shutdown.requested(), if !self.parts.shutdown.has_begun() => Woken::Work,
                 _ = connection.wait_for(|now| !now.is(generation)) => return End::Broken,
+                () = &mut lost => return End::Yielded,
             };
-            let end = match woken {
-                Woken::Answer(Some(answer)) => self.take_answers(answer).await,
-                Woken::Answer(None) => Some(End::Broken),
-                Woken::Fetched(item, fetched) => {
-                    self.fetched(item, fetched).await;
-                    None
-                }
-                Woken::Work => None,
-                Woken::Resume => {
-                    self.paused_until = None;
-                    None
-                }
-                Woken::Tick => self.tick().await,
-                Woken::OtherEncoding => {
-                    (self.parts.current_encoding().as_ref() != Some(&self.encoding)).then_some(End::OtherEncoding)
-                }
-                Woken::Asked(reply) => {
-                    self.parts.answer(&self.encoding, Some((&self.stream, &self.subjects)), &reply).await;
-                    None
-                }
-            };
-            if let Some(end) = end {
+            if let Some(end) = self.wake(woken).await {
                 return end;
             }
             self.retry_those_who_gave_way().await;
+        }
+    }
+
+    /// Does what a wait ended for; tells why the session is over, if it is.
+    async fn wake(&mut self, woken: Woken) -> Option<End> {
+        match woken {
+            Woken::Answer(Some(answer)) => self.take_answers(answer).await,
+            Woken::Answer(None) => Some(End::Broken),
+            Woken::Fetched(item, fetched) => {
+                self.fetched(item, fetched).await;
+                None
+            }
+            Woken::Work => None,
+            Woken::Resume => {
+                self.paused_until = None;
+                None
+            }
+            Woken::Tick => self.tick().await,
+            Woken::OtherEncoding => {
+                (self.parts.current_encoding().as_ref() != Some(&self.encoding)).then_some(End::OtherEncoding)
+            }
+            Woken::Asked(reply) => {
+                self.parts.answer(&self.encoding, Some((&self.stream, &self.subjects)), &reply).await;
+                None
+            }
         }
     }
 
