@@ -82,6 +82,7 @@ impl<'p> Session<'p> {
         let marker = client.subscribe(inbox.clone()).await.map_err(|error| Problem(error.to_string()))?;
         parts.take_turn(generation, &Subjects::new(&encoding.cluster_id)).await?;
         let latecomers = parts.new_connection(generation);
+        parts.repeat_what_fits();
         Ok(Self { parts, encoding, generation, inbox, marker, latecomers })
     }
 
@@ -189,6 +190,7 @@ impl<'p> Session<'p> {
                     return Ok(Made::Impossible);
                 };
                 self.parts.shortened(item, encoded.detail);
+                self.parts.delivery.shortened(item.type_id, &item.name, encoded.needs);
                 Ok(Made::Message { event, payload: encoded.payload, hash: object.hash })
             }
             Action::Delete(removed) => {

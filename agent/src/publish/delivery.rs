@@ -11,6 +11,8 @@ use crate::snapshot::TypeId;
 
 /// Objects that are known by name although no message can be made or stored of them.
 const MOST_UNPUBLISHED: usize = 256;
+/// Shortened objects that are remembered by name.
+const MOST_SHORTENED: usize = 4_096;
 
 /// How messages are delivered now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -41,10 +43,20 @@ struct UnpublishedObjects {
     more: HashSet<TypeId>,
 }
 
+/// Objects of which core subscribers were told less than all.
+#[derive(Debug, Default)]
+struct Shortened {
+    /// With the bytes that more of it needs.
+    named: HashMap<(TypeId, ObjectName), usize>,
+    /// The least that any of those needs which could not be remembered.
+    more: Option<usize>,
+}
+
 /// A [`DeliveryState`] to be shared.
 #[derive(Debug, Default)]
 pub struct DeliveryBoard {
     state: Mutex<DeliveryState>,
+    shortened: Mutex<Shortened>,
     unpublished: Mutex<UnpublishedObjects>,
 }
 
@@ -70,6 +82,32 @@ impl DeliveryBoard {
 
     pub(super) fn set_refusal(&self, refusal: Option<String>) {
         self.lock().refusal = refusal;
+    }
+
+    /// Notes how many bytes more of an object needs than core subscribers were told; `None`: they were told all.
+    pub(super) fn shortened(&self, type_id: TypeId, name: &ObjectName, needs: Option<usize>) {
+        let mut shortened = self.shortened.lock().unwrap_or_else(PoisonError::into_inner);
+        if needs.is_none() && shortened.named.is_empty() {
+            return;
+        }
+        let key = (type_id, name.clone());
+        match needs {
+            None => drop(shortened.named.remove(&key)),
+            Some(bytes) if shortened.named.len() >= MOST_SHORTENED && !shortened.named.contains_key(&key) => {
+                shortened.more = Some(shortened.more.map_or(bytes, |least| least.min(bytes)));
+            }
+            Some(bytes) => drop(shortened.named.insert(key, bytes)),
+        }
+    }
+
+    /// Takes those of which more than was told has at most so many bytes; `None` when there are such that nobody remembers.
+    pub(super) fn take_fitting(&self, bytes: usize) -> Option<Vec<(TypeId, ObjectName)>> {
+        let mut shortened = self.shortened.lock().unwrap_or_else(PoisonError::into_inner);
+        if shortened.more.take_if(|least| *least <= bytes).is_some() {
+            shortened.named.clear();
+            return None;
+        }
+        Some(shortened.named.extract_if(|_, needs| *needs <= bytes).map(|(key, _)| key).collect())
     }
 
     /// What cannot be published, the oldest first.
@@ -136,6 +174,26 @@ mod tests {
         assert!(board.lacks_objects(type_id) && !board.lacks_objects(other));
         board.published(type_id, &name("a"));
         assert!(board.unpublished().is_empty() && !board.lacks_objects(type_id));
+    }
+
+    #[test]
+    fn what_was_shortened_comes_back_when_it_fits() {
+        let (board, store) = (DeliveryBoard::default(), Store::new());
+        let type_id = store.open(&served("things", &[])).0;
+        let name = |name: &str| ObjectName::new(None, name);
+        board.shortened(type_id, &name("a"), Some(100));
+        board.shortened(type_id, &name("b"), Some(200));
+        board.shortened(type_id, &name("c"), Some(50));
+        board.shortened(type_id, &name("c"), None);
+        assert_eq!(board.take_fitting(99), Some(vec![]));
+        assert_eq!(board.take_fitting(100), Some(vec![(type_id, name("a"))]));
+        assert_eq!(board.take_fitting(150), Some(vec![]), "once");
+        for at in 0..MOST_SHORTENED + 10 {
+            board.shortened(type_id, &name(&at.to_string()), Some(1_000));
+        }
+        assert_eq!(board.take_fitting(900).map(|them| them.len()), Some(1));
+        assert_eq!(board.take_fitting(1_000), None, "not all are known by name");
+        assert_eq!(board.take_fitting(1_000), Some(vec![]));
     }
 
     #[test]

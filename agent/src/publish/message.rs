@@ -23,6 +23,8 @@ pub(super) struct Encoded {
     pub(super) payload: Bytes,
     /// How much of the object is in it.
     pub(super) detail: Detail,
+    /// Bytes of a message with more of it, if that is not all.
+    pub(super) needs: Option<usize>,
 }
 
 impl Encoding {
@@ -50,6 +52,8 @@ impl Encoding {
         // Most of a message is the body; in the Meshery format, quotes inside of strings add some.
         let mut out = Vec::with_capacity(body.len() + body.len() / 4 + 512);
         let mut level = Some(at_most);
+        // What the broker refused although it seemed to fit is tried again as soon as anything larger may be sent.
+        let mut needs = (at_most != Detail::Full).then(|| limit.saturating_add(1));
         while let Some(detail) = level {
             out.clear();
             self.write(event, body, detail, &mut out)?;
@@ -58,8 +62,9 @@ impl Encoding {
                     // The few bytes that are left must not keep the room of all the others while they are in flight.
                     out.shrink_to_fit();
                 }
-                return Ok(Some(Encoded { payload: out.into(), detail }));
+                return Ok(Some(Encoded { payload: out.into(), detail, needs }));
             }
+            needs = Some(out.len());
             level = detail.lower();
         }
         Ok(None)
@@ -124,6 +129,23 @@ mod tests {
             assert_eq!(detail(3_000, 100, 2_000), Some(Detail::Skeleton));
             assert_eq!(detail(0, 0, 100), None, "not even that");
         }
+    }
+
+    #[test]
+    fn a_shortened_message_knows_what_more_of_it_needs() {
+        let encoding = Encoding::default();
+        let encode =
+            |at_most, limit| encoding.encode(EventType::Added, &body(300, 5_000), at_most, limit).unwrap().unwrap();
+        let Encoded { payload: full, needs, .. } = encode(Detail::Full, 50_000);
+        assert_eq!(needs, None);
+        let Encoded { payload: metadata, needs, .. } = encode(Detail::Full, full.len() - 1);
+        assert_eq!(needs, Some(full.len()));
+        assert_eq!(
+            encode(Detail::Full, metadata.len() - 1).needs,
+            Some(metadata.len()),
+            "the next level is the next gain"
+        );
+        assert_eq!(encode(Detail::MetadataOnly, 50_000).needs, Some(50_001), "it was refused");
     }
 
     #[test]

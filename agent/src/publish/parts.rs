@@ -170,6 +170,14 @@ impl Parts {
         }
     }
 
+    /// What a message to the stream may have, headers included.
+    pub(super) fn most_bytes(&self, stream: &Stream) -> usize {
+        let of_server = self.broker.client.max_payload();
+        // -1 and 0: no limit of its own.
+        let of_stream = usize::try_from(stream.cached_info().config.max_message_size).unwrap_or_default();
+        if of_stream == 0 { of_server } else { of_server.min(of_stream) }
+    }
+
     /// Tells that a message holds less than all of its object.
     pub(super) fn shortened(&self, item: &Item, detail: Detail) {
         let what = match detail {
@@ -180,6 +188,20 @@ impl Parts {
         self.stats.too_large.fetch_add(1, Ordering::Relaxed);
         let (max_payload, name) = (self.broker.client.max_payload(), &item.name);
         tracing::warn!(object = %name, max_payload, "too large for the broker: sending {what}");
+    }
+
+    /// Queues what was shortened and need not be any more.
+    pub(super) fn repeat_what_fits(&self) {
+        let Some(fitting) = self.delivery.take_fitting(self.broker.client.max_payload()) else {
+            return self.queue.resync(&self.store);
+        };
+        for (type_id, name) in fitting {
+            let Some(table) = self.store.table(type_id) else { continue };
+            if let Some(object) = table.get_named(&name) {
+                table.doubt(&name, &object.uid);
+                self.queue.upsert(type_id, name, object.uid);
+            }
+        }
     }
 
     pub(super) fn unencodable(&self, item: &Item, error: &EncodeError) {

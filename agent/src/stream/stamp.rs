@@ -20,9 +20,11 @@ pub(super) const API_VERSION: &str = "Meshsync-Api-Version";
 pub(super) const KIND: &str = "Meshsync-Kind";
 /// Which encoding made the message: another one's messages are replaced although their objects did not change.
 pub(super) const ENCODING: &str = "Meshsync-Encoding";
+/// Bytes that a message with more of the object would have; absent where all of it is in the message.
+pub(super) const NEEDS: &str = "Meshsync-Needs";
 
 /// Room for the names of all headers, and for numbers.
-const FIXED_ROOM: usize = 640;
+const FIXED_ROOM: usize = 704;
 
 const MESSAGE_ID: HeaderName = async_nats::header::NATS_MESSAGE_ID;
 const MESSAGE_TTL: HeaderName = async_nats::header::NATS_MESSAGE_TTL;
@@ -45,6 +47,8 @@ pub struct Stamp {
     pub kind: String,
     /// Encoding.
     pub encoding: String,
+    /// Bytes, headers included, that a message with more of the object would have; `None` where all of it is in the message.
+    pub needs: Option<usize>,
 }
 
 /// What a message may be stored for.
@@ -62,7 +66,7 @@ impl Stamp {
     /// The headers of a message.
     #[must_use]
     pub fn headers(&self, conditions: &Conditions<'_>) -> HeaderMap {
-        let Self { uid, resource_version, hash, event, api_version, kind, encoding } = self;
+        let Self { uid, resource_version, hash, event, api_version, kind, encoding, needs } = self;
         let mut headers = HeaderMap::new();
         let mut put = |name: HeaderName, value: &str| headers.insert(name, line(value));
         if let Some(uid) = uid {
@@ -74,6 +78,9 @@ impl Stamp {
         put(HeaderName::from_static(API_VERSION), api_version);
         put(HeaderName::from_static(KIND), kind);
         put(HeaderName::from_static(ENCODING), encoding);
+        if let Some(bytes) = needs {
+            put(HeaderName::from_static(NEEDS), &bytes.to_string());
+        }
         let Conditions { replaces, message_id, ttl_seconds } = conditions;
         put(MESSAGE_ID, message_id);
         put(EXPECTED_SEQUENCE, &replaces.to_string());
@@ -97,7 +104,7 @@ impl Stamp {
     /// Most bytes that [`Self::headers`] have in a message.
     #[must_use]
     pub fn header_room(&self) -> usize {
-        let Self { uid, resource_version, hash: _, event: _, api_version, kind, encoding } = self;
+        let Self { uid, resource_version, hash: _, event: _, api_version, kind, encoding, needs: _ } = self;
         let uid = uid.as_ref().map(|uid| uid.to_string().len()).unwrap_or_default();
         // Uid and version stand in the message's id, too.
         let texts = 2 * (uid + resource_version.to_string().len()) + api_version.len() + kind.len() + encoding.len();
@@ -122,6 +129,7 @@ impl Stamp {
             api_version: text(API_VERSION)?.to_owned(),
             kind: text(KIND)?.to_owned(),
             encoding: text(ENCODING)?.to_owned(),
+            needs: text(NEEDS).and_then(|bytes| bytes.parse().ok()),
         })
     }
 }
@@ -137,6 +145,33 @@ mod tests {
     use super::*;
 
     #[test]
+    fn headers_say_all_of_a_stamp_and_have_room() {
+        let stamp = Stamp {
+            uid: Some(Uid::new("u1")),
+            resource_version: ResourceVersion::new("7"),
+            hash: u64::MAX,
+            event: EventType::Modified,
+            api_version: "v1".into(),
+            kind: "Thing".into(),
+            encoding: "e1".into(),
+            needs: Some(usize::MAX),
+        };
+        let message_id = stamp.message_id("a.subject", u64::MAX);
+        let conditions = Conditions { replaces: u64::MAX, message_id: &message_id, ttl_seconds: Some(u64::MAX) };
+        let headers = stamp.headers(&conditions);
+        let bytes: usize = headers
+            .iter()
+            .flat_map(|(name, values)| {
+                values.iter().map(move |value| name.to_string().len() + value.as_str().len() + ": \r\n".len())
+            })
+            .sum();
+        assert!(bytes + "NATS/1.0\r\n\r\n".len() <= stamp.header_room(), "{bytes} > {}", stamp.header_room());
+        assert_eq!(Stamp::read(&headers), Some(stamp.clone()));
+        let whole = Stamp { needs: None, ..stamp };
+        assert_eq!(Stamp::read(&whole.headers(&conditions)), Some(whole));
+    }
+
+    #[test]
     fn a_message_is_identified_by_its_object_not_by_its_uid_alone() {
         let stamp = |uid: Option<&str>| Stamp {
             uid: uid.map(Uid::new),
@@ -146,6 +181,7 @@ mod tests {
             api_version: "v1".into(),
             kind: "Thing".into(),
             encoding: "e1".into(),
+            needs: None,
         };
         for uid in [None, Some("u1")] {
             let id = |subject| stamp(uid).message_id(subject, 0);

@@ -48,10 +48,16 @@ pub(super) fn judge(mine: Mine<'_>, found: Option<&Found>) -> Verdict {
         // does not matter: a later incarnation of the name came after this one was gone.
         (_, EventType::Deleted) if is_ahead && comparable(stamp, theirs) && !insists => Verdict::GiveWay,
         (_, EventType::Deleted) => Verdict::Replace(sequence),
-        _ if same_object && stamp.hash == theirs.hash && stamp.encoding == theirs.encoding => Verdict::Stored(sequence),
+        _ if same_object && says_the_same(stamp, theirs) => Verdict::Stored(sequence),
         _ if is_ahead && comparable(stamp, theirs) && !insists => Verdict::GiveWay,
         _ => Verdict::Replace(sequence),
     }
+}
+
+/// One that was shortened is no match for one that was not.
+fn says_the_same(mine: &Stamp, theirs: &Stamp) -> bool {
+    let is_as_much = theirs.needs.is_none() || mine.needs.is_some();
+    mine.hash == theirs.hash && mine.encoding == theirs.encoding && is_as_much
 }
 
 /// Versions of two groups, or of two storages, say nothing about each other.
@@ -76,6 +82,7 @@ mod tests {
             api_version: "v1".into(),
             kind: "Thing".into(),
             encoding: "e1".into(),
+            needs: None,
         }
     }
 
@@ -150,5 +157,14 @@ mod tests {
         assert_eq!(judge(Mine { stamp: &mine, insists: false }, None), Verdict::Replace(0));
         let other = Stamp { encoding: "e0".into(), ..mine.clone() };
         assert_eq!(verdict(&mine, &other), Verdict::Replace(9));
+    }
+
+    #[test]
+    fn a_shortened_message_gives_way_to_the_whole() {
+        let whole = stamp(Added, "u", "5", 1);
+        let shortened = Stamp { needs: Some(7), ..whole.clone() };
+        assert_eq!(verdict(&whole, &shortened), Verdict::Replace(9));
+        assert_eq!(verdict(&shortened, &whole), Verdict::Stored(9));
+        assert_eq!(verdict(&shortened, &shortened), Verdict::Stored(9));
     }
 }

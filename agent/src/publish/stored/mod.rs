@@ -29,7 +29,7 @@ use self::fetch::{Fetched, Fetches};
 use self::flight::{Flight, Impossible, Sent, SentObject};
 use self::leave::{Marked, read_told};
 use self::reconcile::{Look, Reconciler};
-use self::restore::{Report, restore};
+use self::restore::{Report, Wanted, restore};
 use self::send::Manner;
 use self::told::ToldUpTo;
 use super::latecomers::Note;
@@ -103,6 +103,8 @@ pub(super) struct Session<'p> {
     pause: Duration,
     /// Whether a message about an object was ever answered.
     heard: bool,
+    /// What a message could have when the stream was read.
+    most_bytes: usize,
 }
 
 impl<'p> Session<'p> {
@@ -123,6 +125,7 @@ impl<'p> Session<'p> {
         let subjects = Subjects::new(&encoding.cluster_id);
         let (reconciler, told) = begin_at_the_end(parts, &encoding, generation, &mut stream, &subjects).await?;
         let core = CoreCopy::new(client, parts.new_connection(generation), told);
+        let most_bytes = parts.most_bytes(&stream);
         Ok(Self {
             parts,
             encoding,
@@ -142,6 +145,7 @@ impl<'p> Session<'p> {
             paused_until: None,
             pause: PAUSES.0,
             heard: false,
+            most_bytes,
         })
     }
 
@@ -273,6 +277,10 @@ impl<'p> Session<'p> {
             tracing::warn!("the broker does not answer; beginning anew");
             return Some(if self.heard { End::Silent } else { End::Unheard });
         }
+        if self.parts.most_bytes(&self.stream) > self.most_bytes {
+            tracing::info!("the broker takes larger messages: what was shortened is looked for");
+            return Some(End::Stale);
+        }
         self.core.forget_old(Instant::now());
         self.leave_marks().await;
         None
@@ -349,7 +357,8 @@ async fn read_back(
     let told = marked.filter(|_| parts.carried.is_empty_handed()).unwrap_or(u64::MAX);
     let reading = parts.progress.reading();
     let in_force = parts.in_force.borrow().clone();
-    let report = restore(stream, subjects, encoding.name(), &parts.store, &parts.queue, &in_force, told).await?;
+    let wanted = Wanted { encoding: encoding.name(), most_bytes: parts.most_bytes(stream) };
+    let report = restore(stream, subjects, wanted, &parts.store, &parts.queue, &in_force, told).await?;
     let mut checkpoints = read_checkpoints(stream, subjects).await?;
     checkpoints.retain(|key, checkpoint| !report.to_list.contains(key) && is_of(checkpoint, report.digests.get(key)));
     let Report { stored, taken, resent, ghosts, untold, newest: newest_object, to_list: _, digests: _ } = report;

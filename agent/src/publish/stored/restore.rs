@@ -13,7 +13,7 @@ use crate::publish::latecomers::Note;
 use crate::publish::outbox::Action;
 use crate::publish::queue::Queue;
 use crate::snapshot::{Digest, Removed, Restored, Store, Stored, Table, Told, TypeId};
-use crate::stream::{Entry, ReadError, Subjects, TypeKey, read_headers};
+use crate::stream::{Entry, ReadError, Stamp, Subjects, TypeKey, read_headers};
 
 /// What reading back found.
 #[derive(Debug, Default)]
@@ -43,12 +43,27 @@ struct Watched {
     needs_list: bool,
 }
 
+/// What the messages in the stream ought to be like.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wanted<'a> {
+    /// Name of the encoding.
+    pub(super) encoding: &'a str,
+    /// What a message may have: one that was shortened for want of it is made anew.
+    pub(super) most_bytes: usize,
+}
+
+impl Wanted<'_> {
+    fn is_met_by(self, stamp: &Stamp) -> bool {
+        stamp.encoding == self.encoding && stamp.needs.is_none_or(|needs| needs > self.most_bytes)
+    }
+}
+
 /// Reads the stream's headers and queues whatever is needed to make it as the snapshot is. Nothing may be sent meanwhile.
 /// What is stored behind the sequence `told` is noted.
 pub(super) async fn restore(
     stream: &Stream,
     subjects: &Subjects,
-    encoding: &str,
+    wanted: Wanted<'_>,
     store: &Store,
     queue: &Queue,
     in_force: &InForce,
@@ -79,7 +94,7 @@ pub(super) async fn restore(
             tables.insert(entry.key.clone(), Watched { type_id, served, table, needs_list: false });
         }
         match tables.get_mut(&entry.key).filter(|of| of.served.api_version() == entry.stamp.api_version) {
-            Some(of) => take_in(entry, of, encoding, queue, &mut report),
+            Some(of) => take_in(entry, of, wanted, queue, &mut report),
             None => {
                 let removed = removed(&entry);
                 let Entry { key, stamp, .. } = entry;
@@ -105,9 +120,9 @@ pub(super) async fn restore(
     Ok(report)
 }
 
-fn take_in(entry: Entry, of: &mut Watched, encoding: &str, queue: &Queue, report: &mut Report) {
+fn take_in(entry: Entry, of: &mut Watched, wanted: Wanted<'_>, queue: &Queue, report: &mut Report) {
     let Entry { key: _, name, stamp, sequence, payload: _ } = entry;
-    let hash = (stamp.encoding == encoding).then_some(stamp.hash);
+    let hash = wanted.is_met_by(&stamp).then_some(stamp.hash);
     let uid = stamp.uid.unwrap_or_else(|| Uid::named(&name));
     let outdated = hash.is_none();
     let restored = of.table.restore(Stored { uid, name, resource_version: stamp.resource_version, hash, sequence });

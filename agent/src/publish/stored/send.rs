@@ -69,7 +69,7 @@ impl Session<'_> {
         if let Some(reason) = no_place(&subject, &stamp) {
             return self.send_unstored(item, payload, reason).await;
         }
-        if payload.len() + stamp.header_room() > self.most_bytes() {
+        if payload.len() + stamp.header_room() > self.parts.most_bytes(&self.stream) {
             return self.send_unstored(item, payload, TOO_LARGE).await;
         }
         let object = SentObject { item, event, subject, stamp, payload, detail, insists };
@@ -89,9 +89,9 @@ impl Session<'_> {
         if let Some(reason) = no_place(&subject, &stamp) {
             return self.send_unstored_state(item, event, &body, reason).await;
         }
-        let limit = self.most_bytes().saturating_sub(stamp.header_room());
-        let (payload, detail) = match self.encoding.encode(event, &body, at_most, limit) {
-            Ok(Some(Encoded { payload, detail })) => (payload, detail),
+        let limit = self.parts.most_bytes(&self.stream).saturating_sub(stamp.header_room());
+        let (payload, detail, needs) = match self.encoding.encode(event, &body, at_most, limit) {
+            Ok(Some(Encoded { payload, detail, needs })) => (payload, detail, needs),
             Ok(None) => return self.send_unstored_state(item, event, &body, TOO_LARGE).await,
             Err(error) => {
                 self.parts.unencodable(&item, &error);
@@ -99,16 +99,10 @@ impl Session<'_> {
             }
         };
         self.parts.shortened(&item, detail);
+        let needs = needs.map(|bytes| bytes.saturating_add(stamp.header_room()));
+        let stamp = Stamp { needs, ..stamp };
         let object = SentObject { item, event, subject, stamp, payload, detail, insists };
         self.store(Box::new(object), sequence, None).await;
-    }
-
-    /// What a message may have, headers included.
-    fn most_bytes(&self) -> usize {
-        let of_server = self.parts.broker.client.max_payload();
-        // -1 and 0: no limit of its own.
-        let of_stream = usize::try_from(self.stream.cached_info().config.max_message_size).unwrap_or_default();
-        if of_stream == 0 { of_server } else { of_server.min(of_stream) }
     }
 
     /// Tells core subscribers of an object that the stream has no place for.
@@ -182,6 +176,7 @@ impl Session<'_> {
             api_version: served.api_version(),
             kind: served.kind.clone(),
             encoding: self.encoding.name().to_owned(),
+            needs: None,
         }
     }
 
