@@ -71,6 +71,8 @@ pub struct Settings {
     pub streamed_lists: bool,
     /// Stop after this time.
     pub stop_after: Option<Duration>,
+    /// Most bytes that the stream may hold.
+    pub stream_max_bytes: Option<i64>,
     /// Id of the cluster, whatever the configuration says.
     pub cluster_id: Option<String>,
     /// Name of the pod.
@@ -153,8 +155,9 @@ pub async fn run(settings: Settings, client: Client, shutdown: Shutdown) -> anyh
     let identity = identity(&house, settings.cluster_id.clone(), role.subscribe(), broker.clone());
     let gate = readiness.gate("cluster-id", "not known yet");
     tasks.spawn("identity", house.until_shutdown(identity.run(gate)));
+    let stream = StreamSettings { max_bytes: settings.stream_max_bytes, ..StreamSettings::default() };
     match broker {
-        Some(broker) => start_publishing(&mut tasks, &house, (broker, role), &readiness, settings.pod.clone()),
+        Some(broker) => start_publishing(&mut tasks, &house, (broker, role), &readiness, stream, settings.pod.clone()),
         // There is no stream to go on from.
         None => house.progress.done(HashMap::new()),
     }
@@ -293,6 +296,7 @@ fn start_publishing(
     house: &House,
     (broker, role): (Broker, watch::Sender<Role>),
     readiness: &Readiness,
+    stream: StreamSettings,
     pod: String,
 ) {
     let (ask, answers) = mpsc::channel(WAITING_CONSUMERS);
@@ -313,7 +317,7 @@ fn start_publishing(
         shutdown: house.shutdown.clone(),
         carried: Carried::default(),
     };
-    let publisher = Publisher::new(parts, StreamSettings::default());
+    let publisher = Publisher::new(parts, stream);
     tasks.spawn("publisher", drain(publisher, house.queue.clone(), house.shutdown.clone()));
     let requests = Requests {
         broker: broker.clone(),

@@ -110,7 +110,10 @@ pub struct BrokerStorage {
 }
 
 /// After the host comes nothing, or a port from 1 to 65535. Of a text that is no URL at all, the other rule tells enough.
-const PORT_RULE: &str = r"!self.matches('^(nats|tls)://[^/@ ]+$') || self.matches(r'^(nats|tls)://([^/@: ]+|\[[^/@ ]+\])(:([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]))?$')";
+const PORT_RULE: &str = r"!self.matches('^(nats|tls)://[^/@, ]+$') || self.matches(r'^(nats|tls)://([^/@: ]+|\[[^/@ ]+\])(:([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]))?$')";
+
+/// Of each element of a list of URLs, in one rule.
+const URLS_RULE: &str = r"self.all(url, url.matches(r'^(nats|tls)://([^/@:, ]+|\[[^/@, ]+\])(:([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]))?$'))";
 
 /// A NATS that somebody else runs.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -119,26 +122,49 @@ pub struct ExternalBroker {
     /// URL of the broker, `nats://host:4222`, or `tls://host:4222` to insist on TLS. It must not hold credentials:
     /// anybody who may read the MeshSync would see them.
     #[schemars(length(min = 8, max = 2048))]
-    #[x_kube(validation = Rule::new("self.matches('^(nats|tls)://[^/@ ]+$')")
+    #[x_kube(validation = Rule::new("self.matches('^(nats|tls)://[^/@, ]+$')")
         .message("broker.external.url must be nats://host:port or tls://host:port, without credentials; put those into \
                   a Secret and name it in broker.external.credentials"))]
     #[x_kube(validation = Rule::new(PORT_RULE)
         .message("broker.external.url: the port must be a number from 1 to 65535, as in nats://host:4222; an IPv6 \
                   address stands in brackets, as in nats://[fd00::1]:4222"))]
     pub url: String,
+    /// Further servers of the same cluster of brokers: the agent connects to any of them that it can reach. The same rules as for
+    /// `url` hold.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 15), inner(length(min = 8, max = 255)))]
+    #[x_kube(validation = Rule::new(URLS_RULE)
+        .message("broker.external.additionalUrls must be nats://host:port or tls://host:port, without credentials"))]
+    pub additional_urls: Vec<String>,
     /// How to authenticate. Default: not at all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credentials: Option<BrokerCredentials>,
-    /// How to verify the broker's certificate.
+    /// How the connection is protected, and how the broker's certificate is verified.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<BrokerTls>,
+    /// The stream that the agent keeps at the broker.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stream: Option<BrokerStream>,
 }
 
-/// Credentials for an external broker, read from a Secret in the MeshSync's namespace: a token, or user and password.
+/// What a stream at an external broker is like. What is not set stays as the broker's administrator has it.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("has(self.token) != (has(self.user) && has(self.password))")
-    .message("set either credentials.token, or both credentials.user and credentials.password"))]
+pub struct BrokerStream {
+    /// Most bytes that it may hold, e.g. `10Gi`. An account with limits on storage may ask for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = Rule::new("isQuantity(self) && quantity(self).isGreaterThan(quantity('0'))")
+        .message("broker.external.stream.maxBytes must be a quantity above zero, such as 10Gi"))]
+    pub max_bytes: Option<Quantity>,
+}
+
+/// Credentials for an external broker, read from a Secret in the MeshSync's namespace: one of a token, user and password, an nkey,
+/// and a credentials file.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("has(self.user) == has(self.password) && \
+                                 [has(self.token), has(self.user), has(self.nkey), has(self.creds)].exists_one(x, x)")
+    .message("set one of credentials.token, credentials.nkey, credentials.creds, or both credentials.user and credentials.password"))]
 pub struct BrokerCredentials {
     /// A token.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -149,15 +175,24 @@ pub struct BrokerCredentials {
     /// The user's password.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub password: Option<SecretKeySelector>,
+    /// The seed of a user's nkey, which begins with `SU`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nkey: Option<SecretKeySelector>,
+    /// A credentials file (`.creds`): a user's JWT, and the seed that belongs to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub creds: Option<SecretKeySelector>,
 }
 
-/// How to verify an external broker's certificate.
+/// How the connection to an external broker is protected.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BrokerTls {
     /// PEM bundle of the certificate authorities to trust. Default: those of the system.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca: Option<SecretKeySelector>,
+    /// Whether TLS begins before the broker has said anything, as its `handshake_first: true` asks for. Default: false.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handshake_first: Option<bool>,
 }
 
 /// What is published.

@@ -151,3 +151,29 @@ fn a_brokers_url_with_a_port_that_is_none_is_refused_with_a_word_on_the_port() {
         assert!(!is_url(url) && has_port(url), "{url}: one message, not two");
     }
 }
+
+#[test]
+fn further_urls_of_a_broker_are_held_against_the_same_rules() {
+    let external = &schema()["properties"]["spec"]["properties"]["broker"]["properties"]["external"];
+    let rule =
+        external["properties"]["additionalUrls"]["x-kubernetes-validations"][0]["rule"].as_str().unwrap().to_owned();
+    let text = rule.split("matches(r'").nth(1).unwrap().split('\'').next().unwrap();
+    let pattern = Regex::new(text).unwrap();
+    for url in
+        ["nats://h", "tls://broker.example.com:4222", "nats://10.0.0.1:65535", "nats://[fd00::1]:1", "nats://[fd00::1]"]
+    {
+        assert!(pattern.is_match(url), "{url}");
+    }
+    for url in [
+        "h:4222",
+        "http://h",
+        "nats://u:p@h",
+        "nats://h:0",
+        "nats://h:65536",
+        "nats://a,b",
+        "nats://h/x",
+        "nats://fd00::1",
+    ] {
+        assert!(!pattern.is_match(url), "{url}");
+    }
+}

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use async_nats::Client;
 use clap::Args;
+use clap::builder::BoolishValueParser;
 
 use crate::publish::broker::{self, BrokerConfig};
 
@@ -15,7 +16,8 @@ const CONNECT_WITHIN: Duration = Duration::from_secs(10);
 /// Where the broker is, for commands that a person waits for.
 #[derive(Args, Debug)]
 pub(super) struct BrokerArgs {
-    /// Broker; credentials in the URL or in NATS_TOKEN, or NATS_USER and NATS_PASSWORD. An error if it is not reached
+    /// Broker, or several of one cluster of them, separated by commas; credentials in the URL, in NATS_TOKEN, in NATS_USER and
+    /// NATS_PASSWORD, or in a file. An error if it is not reached
     /// within 10 s; if the connection is lost later, it is made again
     #[arg(
         long,
@@ -30,11 +32,21 @@ pub(super) struct BrokerArgs {
 }
 
 /// What lets a client in at the broker; apart from the URL, which `run` reads otherwise.
-#[derive(Args, Debug)]
+#[derive(Args, Debug, Default)]
 pub(super) struct AccessArgs {
     /// File with the certificate authorities to trust at the broker
     #[arg(long, env = "NATS_CA_FILE", value_name = "FILE")]
     broker_ca_file: Option<PathBuf>,
+    /// File with the seed of an nkey, which begins with SU
+    #[arg(long, env = "NATS_NKEY_FILE", value_name = "FILE", conflicts_with = "broker_credentials_file")]
+    broker_nkey_file: Option<PathBuf>,
+    /// Credentials file (.creds): a JWT and the seed that belongs to it
+    #[arg(long, env = "NATS_CREDENTIALS_FILE", value_name = "FILE")]
+    broker_credentials_file: Option<PathBuf>,
+    /// Begin TLS before the broker has said anything, as its `handshake_first` asks for
+    #[arg(long, env = "NATS_TLS_FIRST", value_name = "BOOL", num_args = 0..=1, require_equals = true,
+        default_value_t = false, default_missing_value = "true", value_parser = BoolishValueParser::new())]
+    broker_tls_first: bool,
 }
 
 impl BrokerArgs {
@@ -61,6 +73,9 @@ impl AccessArgs {
             token: variable("NATS_TOKEN"),
             user: variable("NATS_USER").zip(variable("NATS_PASSWORD")),
             ca_file: self.broker_ca_file.clone(),
+            nkey_file: self.broker_nkey_file.clone(),
+            credentials_file: self.broker_credentials_file.clone(),
+            tls_first: self.broker_tls_first,
         }
     }
 }
@@ -91,11 +106,25 @@ mod tests {
         assert_eq!(config.token.as_deref(), Some("value of NATS_TOKEN"));
         assert_eq!(config.user, Some(("value of NATS_USER".into(), "value of NATS_PASSWORD".into())));
         assert_eq!(config.ca_file, Some("/ca.pem".into()));
+        assert!(!config.tls_first);
+    }
+
+    #[test]
+    fn keys_and_the_kind_of_handshake_are_passed_on() {
+        let config = |args: &[&str]| {
+            let BrokerArgs { broker_url, access } = Cli::try_parse_from([&["t"], args].concat()).ok()?.broker;
+            Some(access.config_with(broker_url, |_| None))
+        };
+        let nkey = config(&["--broker-nkey-file", "/n", "--broker-tls-first"]).unwrap();
+        assert_eq!((nkey.nkey_file, nkey.credentials_file, nkey.tls_first), (Some("/n".into()), None, true));
+        let creds = config(&["--broker-credentials-file", "/c", "--broker-tls-first=false"]).unwrap();
+        assert_eq!((creds.nkey_file, creds.credentials_file, creds.tls_first), (None, Some("/c".into()), false));
+        assert!(config(&["--broker-nkey-file", "/n", "--broker-credentials-file", "/c"]).is_none(), "which of them?");
     }
 
     #[test]
     fn a_user_without_password_is_none() {
-        let access = AccessArgs { broker_ca_file: None };
+        let access = AccessArgs::default();
         let config = access.config_with("b".into(), |name| (name == "NATS_USER").then(|| "u".into()));
         assert_eq!((config.token, config.user, config.ca_file), (None, None, None));
     }

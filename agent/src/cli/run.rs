@@ -22,11 +22,15 @@ use crate::run::{self, Output, Settings};
 pub struct RunArgs {
     #[command(flatten)]
     source: SourceArgs,
-    /// Broker; credentials in the URL or in NATS_TOKEN, or NATS_USER and NATS_PASSWORD. BROKER_URL wins over the flag
+    /// Broker, or several of one cluster of them, separated by commas; credentials in the URL, in NATS_TOKEN, in NATS_USER and
+    /// NATS_PASSWORD, or in a file. BROKER_URL wins over the flag
     #[arg(long, value_name = "URL")]
     broker_url: Option<String>,
     #[command(flatten)]
     access: AccessArgs,
+    /// Most bytes that the stream may hold, e.g. 10Gi; else as it is, in a new stream as many as the account may
+    #[arg(long, env = "MESHSYNC_STREAM_MAX_BYTES", value_name = "BYTES", value_parser = parse_bytes)]
+    stream_max_bytes: Option<i64>,
     /// Where objects go
     #[arg(long, value_enum, default_value_t = OutputKind::Broker)]
     output: OutputKind,
@@ -74,6 +78,15 @@ enum Lists {
     Stream,
 }
 
+/// A number of bytes, which may end with `Ki`, `Mi`, `Gi` or `Ti`.
+fn parse_bytes(text: &str) -> Result<i64, String> {
+    let units = [("Ki", 10), ("Mi", 20), ("Gi", 30), ("Ti", 40)];
+    let unit = units.iter().find_map(|(suffix, power)| Some((text.strip_suffix(suffix)?, *power)));
+    let (number, power) = unit.unwrap_or((text, 0));
+    let bytes = number.parse::<i64>().ok().and_then(|number| number.checked_mul(1 << power));
+    bytes.filter(|bytes| *bytes > 0).ok_or_else(|| "expected a number of bytes above zero, e.g. 10Gi".to_owned())
+}
+
 /// What the schema of a MeshSync takes as well.
 fn parse_cluster_id(text: &str) -> Result<String, String> {
     let is_plain = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
@@ -117,6 +130,7 @@ impl RunArgs {
             debug_address: self.debug_address,
             streamed_lists: self.lists == Lists::Stream,
             stop_after: self.stop_after,
+            stream_max_bytes: self.stream_max_bytes,
             cluster_id: self.cluster_id,
             pod: self.pod_name,
         })
@@ -142,6 +156,16 @@ mod tests {
         assert_eq!(parse_duration("0s"), Ok(Duration::ZERO));
         assert!(parse_duration("-1s").is_err());
         assert!(parse_duration("soon").is_err());
+    }
+
+    #[test]
+    fn bytes_are_read_with_and_without_a_unit() {
+        assert_eq!(parse_bytes("1073741824"), Ok(1 << 30));
+        assert_eq!(parse_bytes("10Gi"), Ok(10 << 30));
+        assert_eq!(parse_bytes("3Ki"), Ok(3_072));
+        for text in ["", "0", "-1", "1.5Gi", "Gi", "10GB", "99999999999Ti"] {
+            assert!(parse_bytes(text).is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -5,9 +5,64 @@ use async_nats::ServerAddr;
 use super::broker::{BrokerConfig, BrokerConfigError};
 
 impl BrokerConfig {
-    /// The URL without credentials.
+    /// The URLs without credentials.
     #[must_use]
     pub fn public_url(&self) -> String {
+        urls(&self.url).into_iter().map(Url::public).collect::<Vec<_>>().join(",")
+    }
+
+    /// The addresses without credentials, and those that the URLs have. The client library ignores a user and password in an
+    /// address, so they must be handed to it otherwise.
+    pub(super) fn addresses(&self) -> Result<(Vec<ServerAddr>, Option<Credentials>), BrokerConfigError> {
+        let mut addresses = Vec::new();
+        let mut known: Option<Credentials> = None;
+        for url in urls(&self.url) {
+            let (address, credentials) = url.address()?;
+            addresses.push(address);
+            let Some(credentials) = credentials else { continue };
+            if known.as_ref().is_some_and(|known| *known != credentials) {
+                let problem = "its parts hold different credentials, but all servers of a cluster get the same";
+                return Err(BrokerConfigError::Url(problem.to_owned()));
+            }
+            known = Some(credentials);
+        }
+        Ok((addresses, known))
+    }
+
+    /// Passwords and tokens as the URLs spell them.
+    pub(super) fn spelt_secrets(&self) -> impl Iterator<Item = String> {
+        urls(&self.url).into_iter().filter_map(|url| url.spelt_secret().map(str::to_owned))
+    }
+}
+
+/// Servers of one cluster, separated by commas. A password may have some, too: they separate only where another scheme follows,
+/// or where all there is are hosts and ports.
+fn urls(text: &str) -> Vec<Url<'_>> {
+    let text = text.trim();
+    let is_bare = |part: &str| !part.is_empty() && !part.contains(['@', '/']) && split_port(part).1.is_none_or(is_port);
+    if text.split(',').all(|part| is_bare(part.trim())) {
+        return text.split(',').map(|part| Url(part.trim())).collect();
+    }
+    let begins = |at: &usize| {
+        let rest = text.get(at + 1..).unwrap_or_default().trim_start();
+        rest.starts_with("nats://") || rest.starts_with("tls://")
+    };
+    let mut parts = Vec::new();
+    let mut from = 0;
+    for (at, _) in text.match_indices(',').filter(|(at, _)| begins(at)) {
+        parts.push(text.get(from..at).unwrap_or_default());
+        from = at + 1;
+    }
+    parts.push(text.get(from..).unwrap_or_default());
+    parts.into_iter().map(|part| Url(part.trim())).collect()
+}
+
+/// One server.
+#[derive(Clone, Copy)]
+struct Url<'a>(&'a str);
+
+impl<'a> Url<'a> {
+    fn public(self) -> String {
         let (scheme, _, host) = self.parts();
         match split_port(host) {
             // Who forgets `@host` has a password here.
@@ -16,28 +71,30 @@ impl BrokerConfig {
         }
     }
 
-    /// The address without credentials, and those that the URL has. The client library ignores a user and password in an
-    /// address, so they must be handed to it otherwise.
-    pub(super) fn address(&self) -> Result<(ServerAddr, Option<Credentials>), BrokerConfigError> {
+    fn address(self) -> Result<(ServerAddr, Option<Credentials>), BrokerConfigError> {
         let (scheme, credentials, host) = self.parts();
         let url = format!("{scheme}://{host}");
         if host.is_empty() || !matches!(scheme, "nats" | "tls") {
             return Err(BrokerConfigError::Url("scheme must be nats or tls, and a host must follow".to_owned()));
         }
         check_port(host)?;
+        if host.contains(',') {
+            let problem = "after a comma, another URL with its scheme must follow, as in nats://a:4222,nats://b:4222";
+            return Err(BrokerConfigError::Url(problem.to_owned()));
+        }
         let address = url.parse().map_err(|_| BrokerConfigError::Url("not a URL".to_owned()))?;
         Ok((address, credentials.map(Credentials::parse)))
     }
 
     /// The password or token as the URL spells it.
-    pub(super) fn spelt_secret(&self) -> Option<String> {
+    fn spelt_secret(self) -> Option<&'a str> {
         let (_, credentials, _) = self.parts();
-        credentials.map(|text| text.split_once(':').map_or(text, |(_, password)| password).to_owned())
+        credentials.map(|text| text.split_once(':').map_or(text, |(_, password)| password))
     }
 
     /// Scheme, credentials, and what follows them.
-    fn parts(&self) -> (&str, Option<&str>, &str) {
-        let (scheme, rest) = self.url.split_once("://").unwrap_or(("nats", &self.url));
+    fn parts(self) -> (&'a str, Option<&'a str>, &'a str) {
+        let (scheme, rest) = self.0.split_once("://").unwrap_or(("nats", self.0));
         let (credentials, host) = rest.rsplit_once('@').map_or((None, rest), |(c, host)| (Some(c), host));
         (scheme, credentials, host)
     }
@@ -145,11 +202,34 @@ mod tests {
             ("nats://[fd00::1]", "[fd00::1]", 4222, None),
             ("nats://broker:1/", "broker", 1, None),
         ] {
-            let (address, found) = config(url).address().unwrap();
+            let (addresses, found) = config(url).addresses().unwrap();
+            assert_eq!(addresses.len(), 1, "{url}");
+            let address = &addresses[0];
             let url_of = address.clone().into_inner();
             assert_eq!((url_of.host_str(), address.port()), (Some(host), port), "{url}");
             assert!(found == credentials, "{url}");
             assert_eq!((url_of.username(), url_of.password()), ("", None), "{url}: the library would keep it");
+        }
+    }
+
+    #[test]
+    fn several_servers_are_told_apart_from_a_password_with_commas() {
+        let hosts = |url: &str| -> Vec<String> {
+            let (addresses, _) = config(url).addresses().unwrap();
+            addresses.iter().map(|address| format!("{}:{}", address.host(), address.port())).collect()
+        };
+        assert_eq!(hosts("nats://a,nats://b:1 , tls://c"), ["a:4222", "b:1", "c:4222"]);
+        assert_eq!(hosts("a, b:1"), ["a:4222", "b:1"]);
+        assert_eq!(hosts("nats://u:p,w@a,nats://u:p,w@b"), ["a:4222", "b:4222"]);
+        assert_eq!(hosts("nats://u:p,w@a"), ["a:4222"]);
+        let several = config("nats://u:s3cret@a,nats://b");
+        assert_eq!(several.public_url(), "nats://a,nats://b");
+        let password = Credentials::User("u".into(), "s3cret".into());
+        assert!(several.addresses().unwrap().1 == Some(password));
+        let different = config("nats://u:s3cret@a,nats://u:0ther@b").addresses().err().unwrap().to_string();
+        assert!(different.contains("different credentials") && !different.contains("s3cret"), "{different}");
+        for wrong in ["nats://a,nats://", "nats://a,", "a,,b", "nats://a,b:99999", "nats://a,http://b"] {
+            assert!(config(wrong).addresses().is_err(), "{wrong}");
         }
     }
 
@@ -165,7 +245,7 @@ mod tests {
             ("nats://h:+1", "what follows `h:` is not a port"),
             ("nats://fd00::1", "what follows `fd00:` is not a port"),
         ] {
-            let error = config(url).address().err().unwrap().to_string();
+            let error = config(url).addresses().err().unwrap().to_string();
             assert!(error.contains(said) && error.contains("--broker-url or BROKER_URL"), "{url}: {error}");
         }
     }
@@ -180,13 +260,16 @@ mod tests {
             "nats://s3cret@broker:99999",
             "nats://u:s3cret@broker:port",
             "nats://u:s3cret",
+            "nats://a,nats://u:s3cret@b",
+            "nats://u:s3cret,nats://b",
+            "nats://u:p,s3cret",
         ] {
             let config = BrokerConfig { token: Some("s3cret".into()), ..config(url) };
-            let error = config.address().err().map(|e| e.to_string()).unwrap_or_default();
+            let error = config.addresses().err().map(|e| e.to_string()).unwrap_or_default();
             let shown = format!("{config:?} {} {error}", config.public_url());
             assert!(!shown.contains("s3cret"), "{shown}");
         }
-        assert!(config("http://broker").address().is_err());
+        assert!(config("http://broker").addresses().is_err());
         assert_eq!(config("nats://u:s3cret@[::1]:4222").public_url(), "nats://[::1]:4222");
     }
 }

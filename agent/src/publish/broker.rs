@@ -9,6 +9,7 @@ use async_nats::{Client, ClientError, ConnectOptions, Event};
 use tokio::sync::watch;
 
 use super::address::Credentials;
+use super::keys::Keys;
 use super::trouble::Trouble;
 
 /// Name under which Meshery Server looks for the agent among the broker's connections.
@@ -21,14 +22,21 @@ const CLIENT_CAPACITY: usize = 1024;
 /// How to reach the broker.
 #[derive(Clone, Default)]
 pub struct BrokerConfig {
-    /// `nats://TOKEN@host:4222`, `nats://user:password@host`, `tls://host`, or bare `host:4222`.
+    /// `nats://TOKEN@host:4222`, `nats://user:password@host`, `tls://host`, or bare `host:4222`; several of one cluster of
+    /// brokers are separated by commas.
     pub url: String,
     /// Token that is not part of the URL.
     pub token: Option<String>,
     /// User and password that are not part of the URL.
     pub user: Option<(String, String)>,
+    /// File with the seed of an nkey.
+    pub nkey_file: Option<PathBuf>,
+    /// File with a JWT and the seed that belongs to it.
+    pub credentials_file: Option<PathBuf>,
     /// File with the certificate authorities to trust.
     pub ca_file: Option<PathBuf>,
+    /// Whether the broker expects TLS before anything is said (`handshake_first`).
+    pub tls_first: bool,
 }
 
 /// The URL without credentials; nothing else is ever shown.
@@ -44,6 +52,18 @@ pub enum BrokerConfigError {
     /// The URL cannot be read. The message must not quote it: it may hold a password.
     #[error("the broker URL cannot be read ({0}); expected {DEFAULT_PORT_HINT}, set with --broker-url or BROKER_URL")]
     Url(String),
+    /// A file cannot be used. The message must not quote it.
+    #[error("{what} cannot be read from {}: {why}; it is set with {option}", path.display())]
+    File {
+        /// What the file ought to hold.
+        what: &'static str,
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+        /// Flag and variable.
+        option: &'static str,
+    },
     /// The options are refused.
     #[error("cannot set up the connection to the broker: {0}")]
     Options(String),
@@ -68,8 +88,9 @@ impl Connection {
 
 /// There was no connection in time.
 #[derive(Debug, thiserror::Error)]
-#[error("no connection to {url} within {within:?}{}; set --broker-url or BROKER_URL, credentials in it, in NATS_TOKEN or in \
-    NATS_USER and NATS_PASSWORD, and --broker-ca-file for a certificate that is not publicly trusted",
+#[error("no connection to {url} within {within:?}{}; set --broker-url or BROKER_URL, credentials in it, in NATS_TOKEN, in \
+    NATS_USER and NATS_PASSWORD, with --broker-nkey-file or --broker-credentials-file, and --broker-ca-file for a certificate \
+    that is not publicly trusted",
     why.as_ref().map(|why| format!(": {why}")).unwrap_or_default())]
 pub struct NotReached {
     url: String,
@@ -119,10 +140,10 @@ impl BrokerConfig {
     /// What must never be shown, also as the URL spells it.
     fn secrets(&self) -> Vec<String> {
         let password = self.user.as_ref().map(|(_, password)| password.clone());
-        [self.token.clone(), password, self.spelt_secret()].into_iter().flatten().collect()
+        [self.token.clone(), password].into_iter().flatten().chain(self.spelt_secrets()).collect()
     }
 
-    fn options(&self, state: watch::Sender<Connection>, trouble: Arc<Trouble>) -> ConnectOptions {
+    fn options(&self, keys: Keys, state: watch::Sender<Connection>, trouble: Arc<Trouble>) -> ConnectOptions {
         let tried = trouble.clone();
         let mut options = ConnectOptions::new()
             .name(CLIENT_NAME)
@@ -147,6 +168,10 @@ impl BrokerConfig {
         }
         if let Some((user, password)) = &self.user {
             options = options.user_and_password(user.clone(), password.clone());
+        }
+        options = keys.add_to(options);
+        if self.tls_first {
+            options = options.tls_first().require_tls(true);
         }
         if let Some(path) = &self.ca_file {
             options = options.add_root_certificates(path.clone()).require_tls(true);
@@ -205,13 +230,15 @@ fn note(state: &watch::Sender<Connection>, trouble: &Trouble, event: &Event) {
 /// [`BrokerConfigError`] when the configuration can never work.
 pub async fn connect(config: &BrokerConfig) -> Result<Broker, BrokerConfigError> {
     let (state, connection) = watch::channel(Connection::default());
-    let (address, credentials) = config.address()?;
+    let (addresses, credentials) = config.addresses()?;
+    let keys = Keys::read(config)?;
     let config = config.clone().with(credentials);
     let url = config.public_url();
-    let trouble = Arc::new(Trouble::new(url.clone(), config.secrets()));
+    let secrets = config.secrets().into_iter().chain(keys.secrets()).collect();
+    let trouble = Arc::new(Trouble::new(url.clone(), secrets));
     let last = trouble.follow();
-    let options = config.options(state, trouble);
-    let client = options.connect(address).await.map_err(|error| BrokerConfigError::Options(error.to_string()))?;
+    let options = config.options(keys, state, trouble);
+    let client = options.connect(addresses).await.map_err(|error| BrokerConfigError::Options(error.to_string()))?;
     Ok(Broker { client, connection, trouble: last, url })
 }
 
@@ -236,10 +263,10 @@ mod tests {
     #[test]
     fn a_password_is_hidden_however_it_is_spelt() {
         let config = BrokerConfig { url: "nats://user:p%40ssword@broker".into(), ..BrokerConfig::default() };
-        let (_, credentials) = config.address().unwrap();
+        let (_, credentials) = config.addresses().unwrap();
         assert_eq!(config.clone().with(credentials).secrets(), ["p@ssword", "p%40ssword"]);
         let config = BrokerConfig { url: "nats://t%6Fken@broker".into(), ..BrokerConfig::default() };
-        let (_, credentials) = config.address().unwrap();
+        let (_, credentials) = config.addresses().unwrap();
         assert_eq!(config.clone().with(credentials).secrets(), ["token", "t%6Fken"]);
     }
 

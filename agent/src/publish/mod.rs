@@ -4,6 +4,7 @@ mod address;
 pub mod broker;
 mod core;
 pub mod delivery;
+mod keys;
 mod latecomers;
 pub mod message;
 pub mod outbox;

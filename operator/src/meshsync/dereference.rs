@@ -140,6 +140,8 @@ fn named_secrets(meshsync: &MeshSync) -> Vec<SecretKeySelector> {
         credentials.and_then(|c| c.token.clone()),
         credentials.and_then(|c| c.user.clone()),
         credentials.and_then(|c| c.password.clone()),
+        credentials.and_then(|c| c.nkey.clone()),
+        credentials.and_then(|c| c.creds.clone()),
         external.tls.as_ref().and_then(|tls| tls.ca.clone()),
     ]
     .into_iter()

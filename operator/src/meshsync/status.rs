@@ -19,6 +19,8 @@ use crate::error::Error;
 const MAX_FAILED_GROUPS: usize = 256;
 /// Most items that the schema allows in `tiers.inspection.refused`; the condition reports the full number.
 const MAX_REFUSED: usize = 512;
+/// Longest URL in the schema.
+const MAX_URL: usize = 2048;
 
 /// Result of a reconciliation.
 #[derive(Debug)]
@@ -88,7 +90,7 @@ fn broker_status(applied: &Applied) -> BrokerStatus {
     let managed = matches!(applied.input.broker, Broker::Managed(_));
     BrokerStatus {
         managed,
-        url: build::url(&applied.input),
+        url: shown(&build::url(&applied.input)),
         secret_name: managed.then(|| applied.input.identity.broker()),
     }
 }
@@ -131,10 +133,15 @@ fn broker_available(input: &Dereferenced, outcome: &Outcome<'_>) -> Verdict {
         Outcome::Applied(applied) => match &applied.input.broker {
             Broker::Managed(_) if input.broker_ready => Verdict::yes("Ready", "the managed broker is ready"),
             Broker::Managed(_) => Verdict::no("Starting", "the managed broker's pod is not ready yet"),
-            Broker::External(external) => external_available(input, &external.url),
+            Broker::External(external) => external_available(input, &shown(&build::urls(external))),
         },
         Outcome::Nothing | Outcome::Failed(_) => Verdict::unknown("NotApplied", "see the condition Ready"),
     }
+}
+
+/// Cuts the URLs to the length that the schema allows, as the agent does.
+fn shown(urls: &str) -> String {
+    urls.chars().take(MAX_URL).collect()
 }
 
 /// Only the agent connects to an external broker, so its report decides.

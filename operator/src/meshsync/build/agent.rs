@@ -10,6 +10,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use meshsync_crds::ExternalBroker;
 use meshsync_crds::names::{AGENT_CONFIG_KEY, ANNOTATION_RESTARTED_FOR};
 
 use super::super::names::Identity;
@@ -18,13 +19,14 @@ use super::broker;
 use super::meta::namespaced;
 use super::pod::{CREDENTIALS_ANNOTATION, container_security, pod_security};
 use crate::error::Error;
+use crate::quantity::units;
 
 /// Name of the agent's container.
 pub const CONTAINER: &str = "agent";
 /// Port of probes and metrics, as the original has it.
 const PROBE_PORT: i32 = 11000;
-/// Where the certificate authorities of an external broker are mounted.
-const CA_DIR: &str = "/etc/meshsync/broker-ca";
+/// Where files for an external broker are mounted, each in a directory of its own.
+const FILES_DIR: &str = "/etc/meshsync";
 
 pub(super) fn config_map(input: &Validated) -> Result<ConfigMap, Error> {
     let text = serde_json::to_string_pretty(&input.config).map_err(|error| Error::Serialize("AgentConfig", error))?;
@@ -72,7 +74,7 @@ fn template(input: &Validated) -> PodTemplateSpec {
             termination_grace_period_seconds: Some(30),
             security_context: Some(pod_security(input)),
             containers: vec![container(input)],
-            volumes: ca_volume(input).map(|volume| vec![volume]),
+            volumes: each_file(input, SecretFile::volume),
             image_pull_secrets: settings.image_pull_secrets.clone(),
             node_selector: settings.node_selector.clone(),
             tolerations: settings.tolerations.clone(),
@@ -112,14 +114,7 @@ fn container(input: &Validated) -> Container {
         resources: Some(settings.resources.clone().unwrap_or_else(default_resources)),
         security_context: Some(container_security()),
         termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
-        volume_mounts: ca_volume(input).map(|volume| {
-            vec![VolumeMount {
-                name: volume.name,
-                mount_path: CA_DIR.to_owned(),
-                read_only: Some(true),
-                ..VolumeMount::default()
-            }]
-        }),
+        volume_mounts: each_file(input, SecretFile::mount),
         ..Container::default()
     }
 }
@@ -142,35 +137,92 @@ fn environment(input: &Validated) -> Vec<EnvVar> {
     ];
     match &input.broker {
         Broker::Managed(_) => env.push(secret("NATS_TOKEN", &broker::token_selector(input))),
-        Broker::External(external) => {
-            if let Some(credentials) = &external.credentials {
-                let named = [
-                    ("NATS_TOKEN", &credentials.token),
-                    ("NATS_USER", &credentials.user),
-                    ("NATS_PASSWORD", &credentials.password),
-                ];
-                env.extend(named.into_iter().filter_map(|(name, selector)| Some(secret(name, selector.as_ref()?))));
-            }
-            if let Some(selector) = external.tls.as_ref().and_then(|tls| tls.ca.as_ref()) {
-                env.push(plain("NATS_CA_FILE", format!("{CA_DIR}/{}", selector.key)));
-            }
-        }
+        Broker::External(external) => env.extend(external_environment(external, secret)),
+    }
+    let files = files(input).into_iter().map(|file| plain(file.variable, file.path()));
+    env.extend(files);
+    env
+}
+
+/// What an external broker asks for, but files.
+fn external_environment(external: &ExternalBroker, secret: impl Fn(&str, &SecretKeySelector) -> EnvVar) -> Vec<EnvVar> {
+    let plain = |name: &str, value: String| EnvVar { name: name.to_owned(), value: Some(value), value_from: None };
+    let mut env = Vec::new();
+    if let Some(credentials) = &external.credentials {
+        let named = [
+            ("NATS_TOKEN", &credentials.token),
+            ("NATS_USER", &credentials.user),
+            ("NATS_PASSWORD", &credentials.password),
+        ];
+        env.extend(named.into_iter().filter_map(|(name, selector)| Some(secret(name, selector.as_ref()?))));
+    }
+    if external.tls.as_ref().and_then(|tls| tls.handshake_first) == Some(true) {
+        env.push(plain("NATS_TLS_FIRST", "true".to_owned()));
+    }
+    // The schema takes no quantity that is none.
+    if let Some(bytes) = external.stream.as_ref().and_then(|stream| units(&stream.max_bytes.as_ref()?.0)) {
+        env.push(plain("MESHSYNC_STREAM_MAX_BYTES", bytes.to_string()));
     }
     env
 }
 
-fn ca_volume(input: &Validated) -> Option<Volume> {
-    let Broker::External(external) = &input.broker else { return None };
-    let selector = external.tls.as_ref()?.ca.as_ref()?;
-    Some(Volume {
-        name: "broker-ca".to_owned(),
-        secret: Some(SecretVolumeSource {
-            secret_name: Some(selector.name.clone()),
-            items: Some(vec![KeyToPath { key: selector.key.clone(), path: selector.key.clone(), mode: None }]),
-            ..SecretVolumeSource::default()
-        }),
-        ..Volume::default()
-    })
+/// A key of a Secret that the agent reads as a file.
+struct SecretFile<'a> {
+    /// Name of the volume and of its directory.
+    name: &'static str,
+    /// Variable with its path.
+    variable: &'static str,
+    selector: &'a SecretKeySelector,
+}
+
+impl SecretFile<'_> {
+    fn dir(&self) -> String {
+        format!("{FILES_DIR}/{}", self.name)
+    }
+
+    fn path(&self) -> String {
+        format!("{}/{}", self.dir(), self.selector.key)
+    }
+
+    fn mount(&self) -> VolumeMount {
+        VolumeMount {
+            name: self.name.to_owned(),
+            mount_path: self.dir(),
+            read_only: Some(true),
+            ..VolumeMount::default()
+        }
+    }
+
+    fn volume(&self) -> Volume {
+        let SecretKeySelector { name, key, .. } = self.selector;
+        Volume {
+            name: self.name.to_owned(),
+            secret: Some(SecretVolumeSource {
+                secret_name: Some(name.clone()),
+                items: Some(vec![KeyToPath { key: key.clone(), path: key.clone(), mode: None }]),
+                ..SecretVolumeSource::default()
+            }),
+            ..Volume::default()
+        }
+    }
+}
+
+fn files(input: &Validated) -> Vec<SecretFile<'_>> {
+    let Broker::External(external) = &input.broker else { return Vec::new() };
+    let credentials = external.credentials.as_ref();
+    [
+        ("broker-ca", "NATS_CA_FILE", external.tls.as_ref().and_then(|tls| tls.ca.as_ref())),
+        ("broker-nkey", "NATS_NKEY_FILE", credentials.and_then(|credentials| credentials.nkey.as_ref())),
+        ("broker-creds", "NATS_CREDENTIALS_FILE", credentials.and_then(|credentials| credentials.creds.as_ref())),
+    ]
+    .into_iter()
+    .filter_map(|(name, variable, selector)| Some(SecretFile { name, variable, selector: selector? }))
+    .collect()
+}
+
+/// `None` where there are none: an empty list is not left alone by everybody.
+fn each_file<'i, T>(input: &'i Validated, of: fn(&SecretFile<'i>) -> T) -> Option<Vec<T>> {
+    Some(files(input).iter().map(of).collect::<Vec<T>>()).filter(|all| !all.is_empty())
 }
 
 fn default_resources() -> ResourceRequirements {

@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::api::networking::v1::{NetworkPolicy, NetworkPolicyIngressRule, NetworkPolicyPeer, NetworkPolicySpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use meshsync_crds::ManagedBroker;
+use meshsync_crds::{ExternalBroker, ManagedBroker};
 
 use super::super::validate::{Broker, Validated, hash};
 use super::meta::namespaced;
@@ -34,15 +34,22 @@ const EPHEMERAL_BYTES: i128 = 1 << 30;
 /// Rolls the pod when its configuration file changes.
 const CONFIG_ANNOTATION: &str = "meshery.layer5.io/config-hash";
 
-/// URL of the broker, without credentials.
+/// URL of the broker, without credentials; those of several are separated by commas.
 #[must_use]
 pub fn url(input: &Validated) -> String {
     match &input.broker {
-        Broker::External(external) => external.url.clone(),
+        Broker::External(external) => urls(external),
         Broker::Managed(_) => {
             format!("nats://{}.{}.svc:{CLIENT_PORT}", input.identity.broker(), input.identity.namespace)
         }
     }
+}
+
+/// All URLs of an external broker, as its agent reports them.
+#[must_use]
+pub fn urls(external: &ExternalBroker) -> String {
+    let all: Vec<&str> = std::iter::once(&external.url).chain(&external.additional_urls).map(String::as_str).collect();
+    all.join(",")
 }
 
 /// Where the token stands.

@@ -16,7 +16,7 @@ use super::validate::{Broker, Validated};
 use crate::error::Error;
 
 pub use agent::CONTAINER;
-pub use broker::{CLIENT_PORT, MONITOR_PORT, TOKEN_KEY, secret, url};
+pub use broker::{CLIENT_PORT, MONITOR_PORT, TOKEN_KEY, secret, url, urls};
 pub use rbac::{cluster_rules, union};
 
 /// An object to be applied, as JSON with apiVersion and kind.
@@ -137,6 +137,39 @@ mod tests {
         let children = children(json!({"broker": {"external": external}, "agent": agent}));
         let deployment: Vec<Child> = children.into_iter().filter(|child| child.kind == "Deployment").collect();
         insta::assert_snapshot!(text(&deployment));
+    }
+
+    #[test]
+    fn what_an_external_broker_asks_for_reaches_the_agent() {
+        let secret = |key: &str| json!({"name": "broker-secret", "key": key});
+        let container = |credentials: Value| {
+            let external = json!({
+                "url": "nats://a:4222", "additionalUrls": ["nats://b:4222", "tls://c:4222"], "credentials": credentials,
+                "tls": {"ca": secret("ca.crt"), "handshakeFirst": true}, "stream": {"maxBytes": "1.5Gi"},
+            });
+            let children = children(json!({"broker": {"external": external}}));
+            let deployment = children.into_iter().find(|child| child.kind == "Deployment").unwrap();
+            let pod = deployment.body["spec"]["template"]["spec"].clone();
+            let container = pod["containers"][0].clone();
+            let env = container["env"].as_array().unwrap().iter();
+            let env = env.map(|var| (var["name"].as_str().unwrap().to_owned(), var["value"].clone()));
+            let volumes = pod["volumes"].as_array().unwrap().len();
+            assert_eq!(container["volumeMounts"].as_array().unwrap().len(), volumes);
+            (env.collect::<std::collections::BTreeMap<String, Value>>(), volumes)
+        };
+        let (env, volumes) = container(json!({"nkey": secret("seed")}));
+        for (name, value) in [
+            ("BROKER_URL", "nats://a:4222,nats://b:4222,tls://c:4222"),
+            ("NATS_CA_FILE", "/etc/meshsync/broker-ca/ca.crt"),
+            ("NATS_NKEY_FILE", "/etc/meshsync/broker-nkey/seed"),
+            ("NATS_TLS_FIRST", "true"),
+            ("MESHSYNC_STREAM_MAX_BYTES", "1610612736"),
+        ] {
+            assert_eq!(env[name], value, "{name}");
+        }
+        assert!(volumes == 2 && !env.contains_key("NATS_CREDENTIALS_FILE") && !env.contains_key("NATS_TOKEN"));
+        let (env, _) = container(json!({"creds": secret("user.creds")}));
+        assert_eq!(env["NATS_CREDENTIALS_FILE"], "/etc/meshsync/broker-creds/user.creds");
     }
 
     #[test]
