@@ -77,30 +77,8 @@ fn verify_names_what_the_broker_does_not_hold() -> Result<()> {
         ];
         ensure!(shop == expected, "{}", text(&other.stdout));
 
-        // What is not to be watched is not to be there.
-        let config = lab.dir().join("agent.yaml");
-        let informer_config = "{blacklist: [configmaps], whitelist: [], metadataOnly: [], namespaces: {}}";
-        std::fs::write(&config, format!("revision: ''\ninformer_config: {informer_config}\n"))?;
-        let path = config.to_str().context("a path in UTF-8")?;
-        let narrower = agent(cluster, &nats, &["verify", "--settle", "0", "--config", path, "-o", "json"])?;
-        let report: serde_json::Value =
-            serde_json::from_slice(&narrower.stdout).with_context(|| text(&narrower.stderr))?;
-        let extra = report.get("differences").and_then(serde_json::Value::as_array).context("no differences")?;
-        ensure!(extra.iter().any(|one| one.get("name") == Some(&"shop/stays".into())), "{report:#}");
-
-        // The whole state, readably.
-        let count = stored.view().len().to_string();
-        let all = agent(cluster, &nats, &["tail", "--all", "--count", &count])?;
-        ensure!(
-            text(&all.stdout).lines().any(|line| line.contains("v1 ConfigMap shop/stays")),
-            "{}",
-            text(&all.stdout)
-        );
-        // As kubectl names the type.
-        for name in ["cm", "configmaps", "ConfigMap", "configmaps.v1."] {
-            let one = agent(cluster, &nats, &["tail", "--all", "--type", name, "--count", "1"])?;
-            ensure!(text(&one.stdout).contains(" v1 ConfigMap "), "{name}: {}", text(&one.stdout));
-        }
+        narrower_configuration_makes_the_rest_extra(lab, cluster, &nats)?;
+        tail_prints_the_stored_state(cluster, &nats, stored.view().len())?;
 
         nats.stop().await?;
         let nobody = agent(cluster, &nats, &["verify"])?;
@@ -108,6 +86,31 @@ fn verify_names_what_the_broker_does_not_hold() -> Result<()> {
         ensure!(text(&nobody.stderr).contains("--broker-url"), "{}", text(&nobody.stderr));
         Ok(())
     })
+}
+
+/// Objects that a narrower configuration does not select are reported as `extra`.
+fn narrower_configuration_makes_the_rest_extra(lab: &Lab, cluster: &Cluster, nats: &Nats) -> Result<()> {
+    let config = lab.dir().join("agent.yaml");
+    let informer_config = "{blacklist: [configmaps], whitelist: [], metadataOnly: [], namespaces: {}}";
+    std::fs::write(&config, format!("revision: ''\ninformer_config: {informer_config}\n"))?;
+    let path = config.to_str().context("a path in UTF-8")?;
+    let narrower = agent(cluster, nats, &["verify", "--settle", "0", "--config", path, "-o", "json"])?;
+    let report: serde_json::Value = serde_json::from_slice(&narrower.stdout).with_context(|| text(&narrower.stderr))?;
+    let extra = report.get("differences").and_then(serde_json::Value::as_array).context("no differences")?;
+    ensure!(extra.iter().any(|one| one.get("name") == Some(&"shop/stays".into())), "{report:#}");
+    Ok(())
+}
+
+/// `tail --all` prints the whole stored state, and takes types as kubectl names them.
+fn tail_prints_the_stored_state(cluster: &Cluster, nats: &Nats, objects: usize) -> Result<()> {
+    let count = objects.to_string();
+    let all = agent(cluster, nats, &["tail", "--all", "--count", &count])?;
+    ensure!(text(&all.stdout).lines().any(|line| line.contains("v1 ConfigMap shop/stays")), "{}", text(&all.stdout));
+    for name in ["cm", "configmaps", "ConfigMap", "configmaps.v1."] {
+        let one = agent(cluster, nats, &["tail", "--all", "--type", name, "--count", "1"])?;
+        ensure!(text(&one.stdout).contains(" v1 ConfigMap "), "{name}: {}", text(&one.stdout));
+    }
+    Ok(())
 }
 
 /// Kinds that are created while an agent watches, and one that only this cluster has.

@@ -194,28 +194,7 @@ impl Report {
         ];
         let all = [("null client", &self.null)];
         for (name, runs) in all.into_iter().chain(self.contenders.iter().map(|(name, runs)| (*name, runs))) {
-            let run = median(runs).with_context(|| format!("{name} did not run"))?;
-            let seconds =
-                |pick: fn(f64, f64) -> f64| runs.iter().map(|run| run.seconds).reduce(pick).unwrap_or_default();
-            lines.push(format!(
-                "{name:<12} {:>7.2} {:>15} {:>7.2} {:>7.2} {:>7.2} {:>9.1} {:>12.1} {:>10.1} {:>10.1} {:>9} {:>10} {:>12.2} \
-                {:>12.2} {:>12.2} {:>15.1}",
-                run.seconds,
-                format!("{:.2}-{:.2}", seconds(f64::min), seconds(f64::max)),
-                run.seconds / null.seconds,
-                run.first_seconds,
-                run.cpu_seconds,
-                run.peak_mib,
-                run.settled_mib,
-                run.broker_bytes as f64 / 1e6,
-                run.stored_bytes as f64 / 1e6,
-                run.requests,
-                run.terminated,
-                run.server_cpu_seconds,
-                run.broker_cpu_seconds,
-                run.reader_cpu_seconds,
-                run.server_peak_mib,
-            ));
+            lines.push(row(name, runs, null.seconds)?);
         }
         lines.extend(self.contenders.iter().filter_map(|(name, runs)| self.restarted(name, runs)));
         lines.extend(self.ratios());
@@ -252,6 +231,31 @@ impl Report {
         };
         others.iter().filter_map(ratio).collect()
     }
+}
+
+/// The row of one contender: the median of its runs, and its time as a multiple of `null_seconds`.
+fn row(name: &str, runs: &[Run], null_seconds: f64) -> Result<String> {
+    let run = median(runs).with_context(|| format!("{name} did not run"))?;
+    let seconds = |pick: fn(f64, f64) -> f64| runs.iter().map(|run| run.seconds).reduce(pick).unwrap_or_default();
+    Ok(format!(
+        "{name:<12} {:>7.2} {:>15} {:>7.2} {:>7.2} {:>7.2} {:>9.1} {:>12.1} {:>10.1} {:>10.1} {:>9} {:>10} {:>12.2} \
+                {:>12.2} {:>12.2} {:>15.1}",
+        run.seconds,
+        format!("{:.2}-{:.2}", seconds(f64::min), seconds(f64::max)),
+        run.seconds / null_seconds,
+        run.first_seconds,
+        run.cpu_seconds,
+        run.peak_mib,
+        run.settled_mib,
+        run.broker_bytes as f64 / 1e6,
+        run.stored_bytes as f64 / 1e6,
+        run.requests,
+        run.terminated,
+        run.server_cpu_seconds,
+        run.broker_cpu_seconds,
+        run.reader_cpu_seconds,
+        run.server_peak_mib,
+    ))
 }
 
 #[cfg(test)]
