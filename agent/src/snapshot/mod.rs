@@ -2,6 +2,7 @@
 
 mod codec;
 mod digest;
+mod extent;
 mod restore;
 mod rows;
 mod scan;
@@ -13,6 +14,7 @@ pub(crate) mod tests;
 
 pub use codec::{Codec, Packed};
 pub use digest::Digest;
+pub use extent::Extent;
 pub use restore::{Restored, Stored};
 pub use scan::Scan;
 pub use store::{Store, TypeId};

@@ -4,6 +4,7 @@
 //! or long after (the broker lost something). Whatever the order, the stream ends up as the cluster is.
 
 use super::digest::Digest;
+use super::extent::Extent;
 use super::rows::Row;
 use super::state::State;
 use super::table::{Removed, Told};
@@ -64,7 +65,7 @@ impl State {
         if let Some(namesake) = self.rows.find_named(&gone.name).map(|row| row.uid.clone()) {
             return Restored::Differs { name: gone.name.clone(), uid: namesake, replaced: Some(gone) };
         }
-        if self.closed || self.complete {
+        if self.closed || self.complete.as_ref().is_some_and(|extent| extent.covers(&gone.name)) {
             return Restored::Ghost(gone);
         }
         let Removed { uid, name, resource_version, told, sequence } = gone;
@@ -93,7 +94,7 @@ impl State {
 
     /// Takes the rows for all that exist, as of the position that a watch goes on from.
     pub(super) fn resume(&mut self) {
-        self.complete = true;
+        self.complete = Some(Extent::All);
     }
 }
 

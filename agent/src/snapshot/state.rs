@@ -6,6 +6,7 @@ use std::sync::Arc;
 use meshsync_crds::agent_config::SnapshotMode;
 
 use super::codec::{Codec, Packed};
+use super::extent::Extent;
 use super::rows::{Row, Rows};
 use super::table::{Confirmation, Outcome, Removed, TableStats, Told};
 use crate::object::{ObjectName, Prepared, ResourceVersion, Uid};
@@ -28,8 +29,8 @@ pub(super) struct State {
     relist: u32,
     /// Set while that re-list is running.
     running: Option<Running>,
-    /// Whether the rows are known to be all that exist: a list was finished, or a watch goes on from where one left off.
-    pub(super) complete: bool,
+    /// In what the rows are known to be all that exist: a list was finished, or a watch goes on from where one left off.
+    pub(super) complete: Option<Extent>,
     /// The newest re-list when a body was last wanted: objects are to be sent whose bodies a later one has yet to bring.
     wanted_at: Option<u32>,
     body_bytes: usize,
@@ -249,17 +250,22 @@ impl State {
         }
     }
 
-    pub(super) fn finish_relist(&mut self, number: u32) -> Vec<Removed> {
+    pub(super) fn finish_relist(&mut self, number: u32, extent: &Extent) -> Vec<Removed> {
         if self.running.is_none() || self.relist != number {
             return Vec::new();
         }
-        let gone = self.rows.remove_unless(|row| row.seen == number);
+        let gone = self.rows.remove_unless(|row| row.seen == number || !extent.covers(&row.name));
         for row in &gone {
             self.forget_size(row.body.as_ref());
         }
-        self.complete = true;
-        // One that was running may have passed the object by.
-        self.wanted_at.take_if(|wanted_at| *wanted_at != number);
+        self.complete = Some(match self.complete.take() {
+            Some(before) => before.and_then(extent),
+            None => extent.clone(),
+        });
+        // One that was running may have passed the object by, and one of a namespace is not about those of others.
+        if *extent == Extent::All {
+            self.wanted_at.take_if(|wanted_at| *wanted_at != number);
+        }
         gone.into_iter().map(Removed::from).collect()
     }
 

@@ -7,6 +7,7 @@ use tokio::sync::Notify;
 
 use super::codec::Codec;
 use super::digest::Digest;
+use super::extent::Extent;
 use super::restore::{Restored, Stored};
 use super::rows::Row;
 use super::scan::Scan;
@@ -333,7 +334,13 @@ impl Relist {
     /// if another re-list began meanwhile.
     #[must_use = "each removed object must reach the outbox as a delete"]
     pub fn finish(self) -> Vec<Removed> {
-        self.table.lock().finish_relist(self.number)
+        self.finish_within(&Extent::All)
+    }
+
+    /// As [`Relist::finish`] of a re-list that was not of everything: what it could not have seen stays.
+    #[must_use = "each removed object must reach the outbox as a delete"]
+    pub fn finish_within(self, extent: &Extent) -> Vec<Removed> {
+        self.table.lock().finish_relist(self.number, extent)
     }
 }
 
