@@ -33,7 +33,7 @@ pub(crate) async fn ask_cluster_id(client: &Client, gate: &Gate) -> String {
         let problem =
             format!("cannot read the namespace {CLUSTER_ID_NAMESPACE}, whose uid is the cluster's id: {problem}");
         if problem != told {
-            tracing::warn!("{problem}");
+            tracing::error!("nothing is published: {problem}");
         }
         gate.close(problem.clone());
         told = problem;

@@ -47,7 +47,10 @@ impl Identity {
             let Some(config) = now.config.clone() else { continue };
             let cluster_id = match self.cluster_id.as_ref().or(config.cluster_id.as_ref()) {
                 Some(id) => id.clone(),
-                None => ask_cluster_id(&self.client, &gate).await,
+                None => tokio::select! {
+                    id = ask_cluster_id(&self.client, &gate) => id,
+                    Ok(_) = in_force.wait_for(names_cluster) => continue,
+                },
             };
             gate.open();
             let present = |now: &InForce| (now.served.clone(), now.watched.clone(), now.failed.clone());
@@ -85,4 +88,8 @@ impl Identity {
             Err(error) => tracing::error!(%error, "cannot tell what exists"),
         }
     }
+}
+
+fn names_cluster(now: &InForce) -> bool {
+    now.config.as_ref().is_some_and(|config| config.cluster_id.is_some())
 }

@@ -17,7 +17,8 @@ pub struct AgentConfig {
     /// again at once. Empty where no operator wrote the document.
     #[serde(default)]
     pub revision: String,
-    /// UID of the namespace `kube-system`. Absent: the agent asks the API server itself.
+    /// UID of the namespace `kube-system`. Absent: the agent asks the API server itself, which takes the right to get that
+    /// namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cluster_id: Option<String>,
     /// What to watch, nothing left open.
