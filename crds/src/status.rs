@@ -116,6 +116,30 @@ pub struct RefusedType {
     pub message: String,
 }
 
+/// A type that is listed and watched in some namespaces only, because it may not be in all.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NarrowedType {
+    /// The type, e.g. `deployments.apps`.
+    #[serde(rename = "type")]
+    #[schemars(length(max = 316))]
+    pub type_: String,
+    /// Namespaces in which it is listed and watched.
+    #[schemars(length(max = 256), inner(length(max = 63)))]
+    pub namespaces: Vec<String>,
+    /// Namespaces that are wanted, and in which it may not be listed or watched either.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256), inner(length(max = 63)))]
+    pub refused: Vec<String>,
+    /// What the API server says of all namespaces.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 1024))]
+    pub message: String,
+    /// Since when.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Time>,
+}
+
 /// A type that cannot be listed or watched at present.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -202,6 +226,10 @@ pub struct AgentStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 512))]
     pub refused: Vec<RefusedType>,
+    /// Types that may not be read in all namespaces, and are in some.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 512))]
+    pub narrowed: Vec<NarrowedType>,
     /// Types that have failed for 10 s or longer, the first 50 of them by name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 50))]

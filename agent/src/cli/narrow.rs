@@ -12,7 +12,8 @@ use crate::config::ConfigSource;
 /// What the command line takes away from the configuration.
 #[derive(Args, Debug)]
 pub(super) struct NarrowArgs {
-    /// Only objects in these namespaces, and none that is in no namespace. Narrows any configuration
+    /// Only objects in these namespaces, and none that is in no namespace; rights in these are enough. Narrows any
+    /// configuration
     #[arg(long = "outputNamespaces", value_name = "LIST", value_delimiter = ',')]
     output_namespaces: Vec<String>,
     /// Only these types, singular or plural, in any case. Narrows any configuration

@@ -7,6 +7,8 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
+use super::scope::Scope;
+
 /// How long a type may fail before it is told: a connection that is made again is no news.
 const FAILING_AFTER: SignedDuration = SignedDuration::from_secs(10);
 /// How long a watch must have been open to have worked.
@@ -61,6 +63,34 @@ pub struct TypeReport {
     /// That of the failure before, which holds again if what worked since did not work for long.
     #[serde(skip)]
     pub failed_since: Option<Timestamp>,
+    /// Where it is listed and watched because it may not be in all namespaces; none where it may.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub narrowed: Option<Narrowed>,
+}
+
+/// What is known about a type that is listed and watched in some namespaces, because it may not be in all.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Narrowed {
+    /// Since when.
+    pub since: Timestamp,
+    /// What the server says of all namespaces.
+    pub refusal: String,
+    /// The namespaces in which that is tried.
+    pub namespaces: BTreeMap<String, NamespaceReport>,
+}
+
+/// What is known about the part of a type that is in one namespace.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NamespaceReport {
+    /// Where it stands.
+    pub phase: Phase,
+    /// Whether its first list is complete.
+    #[serde(skip)]
+    pub is_listed: bool,
+    /// The last failure; empty while all is well.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub last_error: String,
 }
 
 impl TypeReport {
@@ -70,10 +100,36 @@ impl TypeReport {
         self.failing_since.is_some_and(|since| now.duration_since(since) >= FAILING_AFTER)
     }
 
+    /// In how much of the cluster it is watched.
+    #[must_use]
+    pub fn scope(&self) -> Scope {
+        let readable = self.narrowed.as_ref().map(|narrowed| narrowed.names(false)).unwrap_or_default();
+        if readable.is_empty() { Scope::Cluster } else { Scope::Namespaces(readable) }
+    }
+
     /// The phase as far as it is worth telling: a watch that is just being opened again is live.
     #[must_use]
     pub fn settled_phase(&self, now: Timestamp) -> Phase {
         if self.phase == Phase::Behind && !self.is_failing(now) { Phase::Live } else { self.phase }
+    }
+}
+
+impl Narrowed {
+    /// The phase of the type: that of the worst namespace, apart from those that are refused while others are not.
+    #[must_use]
+    pub fn phase(&self) -> Phase {
+        let phases = || self.namespaces.values().map(|part| part.phase);
+        [Phase::Pending, Phase::Gone, Phase::Behind, Phase::Live]
+            .into_iter()
+            .find(|wanted| phases().any(|phase| phase == *wanted))
+            .unwrap_or(Phase::Refused)
+    }
+
+    /// Names of the namespaces that are refused, or of the others.
+    #[must_use]
+    pub fn names(&self, are_refused: bool) -> Vec<String> {
+        let parts = self.namespaces.iter().filter(|(_, part)| (part.phase == Phase::Refused) == are_refused);
+        parts.map(|(name, _)| name.clone()).collect()
     }
 }
 
@@ -129,6 +185,12 @@ impl Board {
     /// Forgets a type that is no longer in the plan.
     pub fn remove(&self, name: &str) {
         self.lock().remove(name);
+    }
+
+    /// A copy of the report of `name`.
+    #[must_use]
+    pub fn report(&self, name: &str) -> Option<TypeReport> {
+        self.lock().get(name).cloned()
     }
 
     /// A copy of everything.

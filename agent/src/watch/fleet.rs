@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use kube::Client;
@@ -12,12 +13,14 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::board::{Board, Phase};
+use super::common::Shared;
 use super::initial::Streaming;
 use super::intake::Sink;
 use super::places::ListPlaces;
 use super::spec::WatchSpec;
+use super::standing::gate_name;
 use super::successor::Successor;
-use super::type_loop::{Shared, gate_name, run};
+use super::type_loop::run;
 use crate::discover::Served;
 use crate::publish::queue::Queue;
 use crate::snapshot::{Store, TypeId};
@@ -93,6 +96,7 @@ impl Fleet {
             rediscover: Arc::clone(&deps.rediscover),
             progress: Arc::clone(&deps.progress),
             readiness: deps.readiness.clone(),
+            is_narrowed: AtomicBool::new(false),
         });
         Self { deps, shared, running: BTreeMap::new(), is_applied: false, successors: BTreeMap::new() }
     }
@@ -157,7 +161,7 @@ impl Fleet {
             return true;
         }
         let Self { deps, successors, .. } = self;
-        let begin = || Successor::new(deps.client.clone(), spec.clone(), deps.replan.clone());
+        let begin = || Successor::new(deps.client.clone(), spec.clone(), deps.board.clone(), deps.replan.clone());
         successors.entry(name.to_owned()).or_insert_with(begin).is_listed()
     }
 

@@ -54,6 +54,10 @@ impl Sink {
         }
     }
 
+    pub(super) fn spec(&self) -> &WatchSpec {
+        &self.spec
+    }
+
     pub(super) fn mode(&self) -> SnapshotMode {
         self.spec.mode
     }

@@ -8,6 +8,7 @@ use super::places::Place;
 use super::request::{Reason, RequestError, Source};
 use super::resume::is_known;
 use crate::object::ResourceVersion;
+use crate::snapshot::Extent;
 
 /// What is listed, and how.
 pub(super) struct ListTask<'a, 'p> {
@@ -15,6 +16,8 @@ pub(super) struct ListTask<'a, 'p> {
     pub(super) source: &'a Source,
     pub(super) sink: &'a Sink,
     pub(super) place: &'a mut Place<'p>,
+    /// What of the type is in it.
+    pub(super) extent: Extent,
     /// Set where the server forgot the state of the list, so that its rest is newer than its beginning.
     pub(super) is_renewed: bool,
 }
@@ -57,13 +60,13 @@ impl ListTask<'_, '_> {
         }
         let version = self.read_pages(size).await?;
         // An object that no page showed did not exist at the version of the page that it would have been on.
-        self.sink.queue.delete(self.sink.type_id, relist.finish());
+        self.sink.queue.delete(self.sink.type_id, relist.finish_within(&self.extent));
         Ok(version)
     }
 
     /// Reads the collection into the sink, which loses nothing by it; gives the version of its first page.
     pub(super) async fn read_pages(&mut self, size: PageSize) -> Result<ResourceVersion, RequestError> {
-        let Self { client, source, sink, place, is_renewed } = self;
+        let Self { client, source, sink, place, is_renewed, extent: _ } = self;
         let mut pages = Pages::new(client, (*source).clone(), size);
         let mut version: Option<ResourceVersion> = None;
         while let Some(page) = pages.next(place, |object| sink.take_in(object)).await? {

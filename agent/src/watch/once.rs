@@ -11,10 +11,11 @@ use super::list::ListTask;
 use super::pages::{PageSize, Pages};
 use super::places::Place;
 use super::request::{RequestError, Source};
+use super::scope::Scope;
 use super::spec::WatchSpec;
 use crate::object::{Outline, Prepared, ResourceVersion, TypeContext, prepare_outline};
 use crate::publish::queue::Queue;
-use crate::snapshot::Store;
+use crate::snapshot::{Extent, Store};
 
 /// How far a list came.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -44,7 +45,7 @@ pub async fn list_once(
         return list_in(client, spec, &sink, size).await;
     }
     let (source, place) = (Source::of(spec), &mut Place::unlimited());
-    let mut task = ListTask { client, source: &source, sink: &sink, place, is_renewed: false };
+    let mut task = ListTask { client, source: &source, sink: &sink, place, extent: Extent::All, is_renewed: false };
     match task.run(size, &ResourceVersion::None).await {
         Err(everywhere) if everywhere.is_forbidden() && spec.selected.served.namespaced => {
             let own = client.default_namespace();
@@ -78,7 +79,8 @@ async fn list_in(client: &Client, spec: &WatchSpec, sink: &Sink, size: PageSize)
 
 async fn read_namespace(client: &Client, source: &Source, sink: &Sink, size: PageSize) -> Result<(), RequestError> {
     let place = &mut Place::unlimited();
-    ListTask { client, source, sink, place, is_renewed: false }.read_pages(size).await.map(drop)
+    let mut task = ListTask { client, source, sink, place, extent: Extent::All, is_renewed: false };
+    task.read_pages(size).await.map(drop)
 }
 
 /// A list whose objects are not kept.
@@ -99,6 +101,19 @@ impl<'a> Listing<'a> {
     pub fn new(client: &'a Client, spec: &'a WatchSpec) -> Self {
         let pages = Pages::new(client, Source::of(spec), PageSize::small(spec.mode));
         Self { client, spec, context: spec.context(), pages, sources: VecDeque::new(), only: None }
+    }
+
+    /// Of all objects that `spec` wants in `scope`, and nowhere else.
+    #[must_use]
+    pub fn within(client: &'a Client, spec: &'a WatchSpec, scope: &Scope) -> Self {
+        let mut this = Self::new(client, spec);
+        if let Scope::Namespaces(namespaces) = scope {
+            this.sources = scope.sources(spec).into();
+            let first = this.sources.pop_front().unwrap_or_else(|| Source::of(spec));
+            this.pages = Pages::new(client, first, PageSize::small(spec.mode));
+            this.only = Some(namespaces.clone());
+        }
+        this
     }
 
     /// The objects of the next page, which may be none; `None` after the last page.
@@ -140,18 +155,13 @@ impl<'a> Listing<'a> {
 
     /// Goes on namespace by namespace; false if there is no such way, or it is already gone.
     fn narrow(&mut self) -> bool {
-        if self.only.is_some() || !self.spec.selected.served.namespaced {
+        if self.only.is_some() {
             return false;
         }
-        let selection = &self.spec.namespaces;
-        let mut namespaces = selection.include.clone();
-        if namespaces.is_empty() {
-            namespaces.push(self.client.default_namespace().to_owned());
-        }
-        namespaces.retain(|namespace| selection.allows(namespace));
-        self.sources = namespaces.iter().map(|namespace| Source::in_namespace(self.spec, namespace)).collect();
-        let may = !namespaces.is_empty();
-        self.only = Some(namespaces);
-        may
+        let scope = Scope::fallback(self.spec, self.client.default_namespace());
+        let Some(scope @ Scope::Namespaces(namespaces)) = &scope else { return false };
+        self.sources = scope.sources(self.spec).into();
+        self.only = Some(namespaces.clone());
+        true
     }
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 /// First delay after a failure.
 const FIRST: Duration = Duration::from_secs(1);
 /// Longest delay: that of client-go's reflector.
-const LONGEST: Duration = Duration::from_secs(30);
+pub(super) const LONGEST: Duration = Duration::from_secs(30);
 /// How long things must have gone well before the delay starts small again. A watch that lists fine and dies at once
 /// must not be retried every second for ever.
 const HEALTHY_AFTER: Duration = Duration::from_secs(30);
@@ -14,17 +14,23 @@ const HEALTHY_AFTER: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub(crate) struct Pace {
     next: Duration,
+    longest: Duration,
     healthy_since: Option<Instant>,
     expired_at: Option<Instant>,
 }
 
 impl Default for Pace {
     fn default() -> Self {
-        Self { next: FIRST, healthy_since: None, expired_at: None }
+        Self::up_to(LONGEST)
     }
 }
 
 impl Pace {
+    /// One whose delays grow to `longest`.
+    pub(super) fn up_to(longest: Duration) -> Self {
+        Self { next: FIRST, longest, healthy_since: None, expired_at: None }
+    }
+
     /// A list was completed and the watch goes on from it.
     pub(crate) fn healthy(&mut self, now: Instant) {
         self.healthy_since.get_or_insert(now);
@@ -37,7 +43,7 @@ impl Pace {
             self.next = FIRST;
         }
         let delay = self.next;
-        self.next = (self.next * 2).min(LONGEST);
+        self.next = (self.next * 2).min(self.longest);
         // Up to half as long again: clients that failed together must not come back together.
         delay.max(server_asks.unwrap_or_default()).mul_f64(1.0 + jitter.clamp(0.0, 1.0) / 2.0)
     }
@@ -57,7 +63,7 @@ impl Pace {
 
     /// Forget the past: something changed that may well have been the cause.
     pub(crate) fn reset(&mut self) {
-        *self = Self::default();
+        *self = Self::up_to(self.longest);
     }
 }
 

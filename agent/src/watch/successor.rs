@@ -8,9 +8,9 @@ use kube::Client;
 use tokio::sync::Notify;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::Listing;
 use super::pace::{Pace, jitter};
 use super::spec::WatchSpec;
+use super::{Board, Listing, Scope};
 
 /// See the module. It asks for as long as it lives, until there is an answer.
 pub(super) struct Successor {
@@ -20,10 +20,10 @@ pub(super) struct Successor {
 }
 
 impl Successor {
-    /// Begins to ask; `done` is told once the whole list was read.
-    pub(super) fn new(client: Client, spec: WatchSpec, done: Arc<Notify>) -> Self {
+    /// Begins to ask; `done` is told once the whole list was read, as far as the `board` has the one before watched.
+    pub(super) fn new(client: Client, spec: WatchSpec, board: Arc<Board>, done: Arc<Notify>) -> Self {
         let is_listed = Arc::new(AtomicBool::new(false));
-        let asking = ask(client, spec.clone(), Arc::clone(&is_listed), done);
+        let asking = ask(client, spec.clone(), board, Arc::clone(&is_listed), done);
         Self { spec, is_listed, _asking: AbortOnDropHandle::new(tokio::spawn(asking)) }
     }
 
@@ -38,9 +38,9 @@ impl Successor {
     }
 }
 
-async fn ask(client: Client, spec: WatchSpec, is_listed: Arc<AtomicBool>, done: Arc<Notify>) {
+async fn ask(client: Client, spec: WatchSpec, board: Arc<Board>, is_listed: Arc<AtomicBool>, done: Arc<Notify>) {
     let mut pace = Pace::default();
-    while let Err(reason) = list(&client, &spec).await {
+    while let Err(reason) = list(&client, &spec, &board).await {
         let delay = pace.failed(Instant::now(), None, jitter());
         let (name, version) = (spec.selected.served.name(), &spec.selected.served.version);
         tracing::warn!(
@@ -53,12 +53,15 @@ async fn ask(client: Client, spec: WatchSpec, is_listed: Arc<AtomicBool>, done: 
     done.notify_one();
 }
 
-async fn list(client: &Client, spec: &WatchSpec) -> Result<(), String> {
-    let mut listing = Listing::new(client, spec);
+async fn list(client: &Client, spec: &WatchSpec, board: &Board) -> Result<(), String> {
+    let scope = board.report(&spec.selected.served.name()).unwrap_or_default().scope();
+    let mut listing = Listing::within(client, spec, &scope);
     while listing.next_page().await.map_err(|error| error.to_string())?.is_some() {}
-    // A watch is of all namespaces.
+    // Where the one before is watched as a whole, objects would be deleted that still exist.
     match listing.only() {
-        Some(namespaces) => Err(format!("it may be listed in {} only", namespaces.join(", "))),
-        None => Ok(()),
+        Some(namespaces) if scope == Scope::Cluster => {
+            Err(format!("it may be listed in {} only", namespaces.join(", ")))
+        }
+        _ => Ok(()),
     }
 }

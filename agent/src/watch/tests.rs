@@ -4,6 +4,7 @@
 
 mod broken_watches;
 mod loops;
+mod namespaced;
 mod paged;
 mod repeated_uid;
 mod resumed;
@@ -37,10 +38,10 @@ use super::stream::{End, Watch};
 use crate::object::{ObjectName, ResourceVersion};
 use crate::publish::outbox::{Action, Next};
 use crate::publish::queue::Queue;
-use crate::snapshot::{Store, Table};
+use crate::snapshot::{Extent, Store, Table};
 use crate::watch::Board;
 
-fn spec() -> WatchSpec {
+pub(super) fn spec() -> WatchSpec {
     let served = ServedType {
         group: String::new(),
         version: "v1".into(),
@@ -118,7 +119,8 @@ impl Scene {
     /// Lists after a version was seen.
     async fn list_after(&self, seen: &str) -> Result<ResourceVersion, RequestError> {
         let (source, place) = (Source::of(&spec()), &mut Place::unlimited());
-        let mut task = ListTask { client: &self.client, source: &source, sink: &self.sink, place, is_renewed: false };
+        let (client, sink, extent) = (&self.client, &self.sink, Extent::All);
+        let mut task = ListTask { client, source: &source, sink, place, extent, is_renewed: false };
         task.run(PageSize::of(SnapshotMode::Full), &ResourceVersion::new(seen)).await
     }
 

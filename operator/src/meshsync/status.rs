@@ -220,7 +220,8 @@ fn failing(agent: &AgentStatus) -> Option<String> {
 fn is_published_but_for_some(agent: &AgentStatus) -> bool {
     let is_connected = agent.broker.as_ref().is_some_and(|broker| broker.connected);
     let some_fail = agent.failing_types > 0 && agent.types > 0;
-    is_connected && agent.behind_since.is_none() && (some_fail || !agent.refused.is_empty())
+    let lacks_rights = !agent.refused.is_empty() || !agent.narrowed.is_empty();
+    is_connected && agent.behind_since.is_none() && (some_fail || lacks_rights)
 }
 
 fn pod_selector(applied: &Applied) -> String {
@@ -275,7 +276,7 @@ fn count(count: usize) -> i32 {
 #[cfg(test)]
 mod tests {
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-    use meshsync_crds::{AgentBrokerStatus, AgentStandby, FailingType};
+    use meshsync_crds::{AgentBrokerStatus, AgentStandby, FailingType, NarrowedType};
     use serde_json::json;
 
     use super::super::fixtures::dereferenced;
@@ -347,6 +348,9 @@ mod tests {
         let said = "widgets.example.com cannot be read (ServerError): no webhook";
         assert_eq!(super::failing(&agent).as_deref(), Some(said));
         assert_eq!(published(&input, Some(&agent)), Verdict::yes("Live", agent.message.clone()));
+        let narrowed = vec![NarrowedType { type_: "pods".into(), ..NarrowedType::default() }];
+        let partly = AgentStatus { narrowed, failing_types: 0, failing: vec![], ..agent.clone() };
+        assert_eq!(published(&input, Some(&partly)).status, Some(true));
         // Other problems still count.
         let behind = AgentStatus { behind_since: Some(Time(Timestamp::UNIX_EPOCH)), ..agent.clone() };
         assert_eq!(published(&input, Some(&behind)).status, Some(false));

@@ -3,9 +3,10 @@
 use meshsync_runtime::readiness::{GateReport, Readiness};
 use tokio::sync::{Notify, watch};
 
+use super::super::common::Shared;
 use super::super::initial::Streaming;
 use super::super::places::ListPlaces;
-use super::super::type_loop::{Shared, run};
+use super::super::type_loop::run;
 use super::*;
 use crate::object::{Prepared, prepare};
 use crate::snapshot::Stored;
@@ -98,6 +99,7 @@ impl Play {
             rediscover: Arc::new(Notify::new()),
             progress: progress.clone(),
             readiness: readiness.clone(),
+            is_narrowed: std::sync::atomic::AtomicBool::new(false),
         });
         let gate = readiness.gate("type/configmaps", "not yet");
         let running = tokio::spawn(run(spec, sink, shared, Some(gate), stop.clone()));
