@@ -119,7 +119,7 @@ impl Listener for TlsListener {
 
     async fn accept(&mut self) -> (Self::Io, Self::Addr) {
         loop {
-            // One that fails is tried again by whoever connects.
+            // The client of a failed connection connects again.
             let Ok((connection, address)) = self.tcp.accept().await else { continue };
             if let Ok(secured) = self.acceptor.accept(connection).await {
                 return (secured, address);

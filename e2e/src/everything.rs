@@ -73,7 +73,7 @@ pub async fn fingerprints(cluster: &Cluster, left_out: &[&str]) -> Result<Finger
         loop {
             let uri = format!("{path}?limit={PAGE}&continue={token}");
             let mut page: Value = client.request(http::Request::get(&uri).body(Vec::new())?).await.context(uri)?;
-            // Items of a list do not say what they are; the list does.
+            // Items of a list have no kind; the list has it.
             let api_version = page["apiVersion"].take();
             let kind = page["kind"].as_str().and_then(|kind| kind.strip_suffix("List")).unwrap_or_default().to_owned();
             for mut item in page["items"].as_array_mut().map(std::mem::take).unwrap_or_default() {

@@ -55,7 +55,7 @@ impl Image {
     /// nats-server under `reference`: that of the image which the operator deploys, so that it finds it on the node.
     ///
     /// # Errors
-    /// When the binary cannot be had.
+    /// When the binary cannot be built.
     pub fn nats(reference: impl Into<String>) -> Result<Self> {
         let program = crate::lab::on_host(|| crate::assets::ensure(crate::assets::Tool::NatsServer))?;
         Ok(Self::new(reference, program))

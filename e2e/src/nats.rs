@@ -19,7 +19,7 @@ use crate::lab::{Lab, on_host};
 use crate::process::Daemon;
 use crate::wait::await_condition;
 
-/// Configuration of a broker that is about to start.
+/// Configuration of a broker before its start.
 ///
 /// ```no_run
 /// # async fn example(lab: &meshsync_e2e::Lab) -> anyhow::Result<()> {
@@ -97,7 +97,7 @@ impl NatsBuilder {
     /// Starts the broker and waits until it accepts clients.
     ///
     /// # Errors
-    /// When the binary cannot be had, or the server ends or does not accept clients.
+    /// When the binary cannot be built, or the server ends or does not accept clients.
     pub async fn start(mut self) -> Result<Nats> {
         let binary = on_host(|| assets::ensure(Tool::NatsServer))?;
         self.settings.insert("listen".to_owned(), json!(format!("0.0.0.0:{}", self.port)));

@@ -22,7 +22,7 @@ const TAIL_BYTES: u64 = 64 * 1024;
 /// A long-running process of a lab.
 ///
 /// Configure it with [`arg`](Self::arg) and [`env`](Self::env), then [`start`](Self::start) it. It can be stopped and
-/// started again with the same arguments; the log file goes on. Dropping it kills it, unless it was
+/// started again with the same arguments; the log file continues. Dropping it kills it, unless it was
 /// [`left_running`](Self::leave_running).
 #[derive(Debug)]
 pub struct Daemon {
@@ -147,7 +147,7 @@ impl Daemon {
     /// Asks the process to end (SIGTERM) and waits until it has.
     ///
     /// # Errors
-    /// When it is still there after `deadline`; it then goes on running.
+    /// When it still runs after `deadline`; it then continues to run.
     pub async fn stop(&self, deadline: Duration) -> Result<ExitStatus> {
         if self.pid().is_some() {
             self.signal(Signal::SIGTERM)?;

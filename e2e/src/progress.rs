@@ -15,7 +15,7 @@ pub fn say(line: impl AsRef<str>) {
     let _ = writeln!(std::io::stderr().lock(), "lab: {}", line.as_ref());
 }
 
-/// Runs `work` between a line that announces it and one that gives its duration, with a heartbeat in between.
+/// Runs `work` between a line that announces it and a line with its duration, with heartbeats in between.
 ///
 /// # Errors
 /// The error of `work`.

@@ -228,12 +228,12 @@ fn agent_waiting_for_an_api_server_stops_in_order() -> Result<()> {
         // Which task sees the end first is random, so this repeats often enough to see each.
         for begun in 1..=5 {
             agent.start()?;
-            await_condition("it has begun", DEADLINE, async || {
+            await_condition("the agent has started", DEADLINE, async || {
                 Ok((agent.log().matches("connected to the broker").count() >= begun).then_some(()))
             })
             .await?;
             let status = agent.stop(DEADLINE).await?;
-            ensure!(status.code() == Some(0), "it ended with {status}: {}", agent.log());
+            ensure!(status.code() == Some(0), "the agent ended with {status}: {}", agent.log());
         }
         Ok(())
     })

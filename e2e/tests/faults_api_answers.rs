@@ -43,7 +43,7 @@ async fn begin(lab: &Lab, cluster: &Arc<Cluster>, rules: impl IntoIterator<Item 
     Ok((proxy, trial))
 }
 
-/// Types that are not live, and those that are, of which `failing` are not to be.
+/// Waits until all types except `failing` are live.
 async fn others_are_live(failing: &[&str]) -> Result<()> {
     let mut last = Vec::new();
     let live = await_condition("all other types are live", DEADLINE, async || {
@@ -90,9 +90,9 @@ fn busy_api_server_during_a_list_does_not_restart_the_list() -> Result<()> {
         let (proxy, trial) = begin(lab, cluster, [Rule::new(later, Answer::Busy(1)).times(3)]).await?;
         recovered().await?;
         let pages = proxy.count(later);
-        ensure!(pages > 3, "{pages} pages came after the first: nothing was refused in mid-list");
+        ensure!(pages > 3, "{pages} requests for further pages: the server refused none in mid-list");
         let begun = proxy.count(|asked| asked.begins_list(CONFIG_MAPS));
-        ensure!(begun == 1, "the list was begun {begun} times");
+        ensure!(begun == 1, "the list was started {begun} times");
         trial.end().await
     })
 }
@@ -127,10 +127,10 @@ fn slow_list_of_a_type_delays_only_that_type() -> Result<()> {
         let (proxy, trial) = begin(lab, cluster, [slow]).await?;
         others_are_live(&["clusterroles.rbac.authorization.k8s.io"]).await?;
         let phase = agent_watches().await?["clusterroles.rbac.authorization.k8s.io"]["phase"].take();
-        ensure!(phase == "Pending", "it is {phase} although its list is not read");
+        ensure!(phase == "Pending", "the agent is {phase} although a list is incomplete");
         recovered().await?;
         let begun = proxy.count(|asked| asked.begins_list(ROLES));
-        ensure!(begun == 1, "the list was begun {begun} times although it went on");
+        ensure!(begun == 1, "the list was started {begun} times although it made progress");
         trial.end().await
     })
 }
@@ -158,7 +158,7 @@ fn endless_bodies_of_errors_and_lists_delay_only_their_types() -> Result<()> {
         let rules = FROZEN.iter().enumerate().map(|(number, (_, path))| Rule::lists(path, answer(number)));
         let (proxy, trial) = begin(lab, cluster, rules).await?;
         others_are_live(&FROZEN.map(|(name, _)| name)).await?;
-        await_condition("it is ready without them", READY_WITHIN, async || {
+        await_condition("the agent is ready without them", READY_WITHIN, async || {
             let (is_ready, text) = agent_readiness().await?;
             ensure!(is_ready, "{text}");
             Ok(Some(()))
@@ -167,7 +167,7 @@ fn endless_bodies_of_errors_and_lists_delay_only_their_types() -> Result<()> {
         let watches = agent_watches().await?;
         let silent: Vec<&str> =
             FROZEN.map(|(name, _)| name).into_iter().filter(|name| watches[name]["lastError"].is_null()).collect();
-        ensure!(silent.is_empty(), "nothing is said of {silent:?}: {watches:#}");
+        ensure!(silent.is_empty(), "the agent reports nothing about {silent:?}: {watches:#}");
         proxy.set([]);
         recovered().await?;
         trial.end().await
@@ -197,7 +197,7 @@ fn unexpected_answers_fail_only_their_types() -> Result<()> {
         let names: Vec<&str> = watches.iter().chain(&lists).map(|(name, ..)| *name).collect();
         others_are_live(&names).await?;
         let mut last = Value::Null;
-        let failed = await_condition("each has failed, more than once, and is not live", DEADLINE, async || {
+        let failed = await_condition("each type has failed more than once and is not live", DEADLINE, async || {
             last = agent_watches().await?;
             let is_bad = |name: &&str| last[name]["failures"].as_u64() >= Some(2) && last[name]["phase"] != "Live";
             Ok(names.iter().all(is_bad).then_some(()))
@@ -257,7 +257,7 @@ fn nulls_and_gaps_in_discovery_lose_nothing() -> Result<()> {
         .await?;
 
         cluster.apply(REVISION).await?;
-        await_condition("it is stored", DEADLINE, async || {
+        await_condition("the object is stored", DEADLINE, async || {
             Ok((trial.stored("apps/v1", "ControllerRevision") > 0).then_some(()))
         })
         .await?;
@@ -276,7 +276,7 @@ fn nulls_and_gaps_in_discovery_lose_nothing() -> Result<()> {
             .iter()
             .skip(from)
             .find(|entry| entry.subject.contains(".controllerrevisions.") && matches!(entry.told, Told::State { .. }));
-        ensure!(told.is_none(), "an object that never changed was told of: {told:?}");
+        ensure!(told.is_none(), "the agent published an object that never changed: {told:?}");
         ensure!(Metrics::of_agent().await?.sum("meshsync_objects") > 0.0, "nothing is held");
         cluster.kubectl(["delete", "controllerrevision", "kept", "-n", NAMESPACE]).await?;
         trial.end().await

@@ -217,7 +217,7 @@ fn custom_resources_missing_from_discovery_at_a_start_are_not_deleted() -> Resul
             if !is_running {
                 trial.agent.start()?;
             }
-            await_condition("the agent was told so twice", DEADLINE, async || {
+            await_condition("the agent got this answer twice", DEADLINE, async || {
                 Ok((proxy.count(|asked| asked.path == "/apis") >= 2).then_some(()))
             })
             .await?;

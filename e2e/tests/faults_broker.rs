@@ -138,7 +138,10 @@ fn temporarily_wrong_token_is_reported_and_loses_nothing() -> Result<()> {
         trial.nats.daemon().start()?;
         trial.says("authorization").await?;
         trial.churn.go_on(100).await?;
-        ensure!(Metrics::of_agent().await?.sum("meshsync_broker_up") == 0.0, "refused, and says it is connected");
+        ensure!(
+            Metrics::of_agent().await?.sum("meshsync_broker_up") == 0.0,
+            "the broker refuses the agent, and the agent reports a connection"
+        );
         trial.nats.stop().await?;
         token(&trial.nats, "first")?;
         trial.nats.start().await?;
@@ -156,7 +159,10 @@ fn object_larger_than_a_message_is_reported_and_its_deletion_published() -> Resu
         });
         trial.cluster.apply(large.to_string()).await?;
         trial.says("too large for the broker").await?;
-        ensure!(Metrics::of_agent().await?.sum("meshsync_too_large_total") == 1.0, "it is not counted");
+        ensure!(
+            Metrics::of_agent().await?.sum("meshsync_too_large_total") == 1.0,
+            "the metric does not count the object"
+        );
         // Consumers learn that the object exists, and that it was deleted.
         let jetstream = jetstream::new(trial.nats.client().await?);
         let stream = jetstream.get_stream(jetstream.stream_by_subject("meshsync.state.>").await?).await?;
@@ -166,11 +172,15 @@ fn object_larger_than_a_message_is_reported_and_its_deletion_published() -> Resu
             let message = stream.direct_get_last_for_subject(subject).await?;
             anyhow::Ok(message.headers.get("Meshsync-Event").map(|event| event.as_str().to_owned()))
         };
-        await_condition("it is told of", DEADLINE, async || Ok((event().await? == Some("ADDED".into())).then_some(())))
-            .await?;
+        await_condition("the object is published", DEADLINE, async || {
+            Ok((event().await? == Some("ADDED".into())).then_some(()))
+        })
+        .await?;
         trial.cluster.kubectl(["delete", "-n", NAMESPACE, "configmap/large"]).await?;
-        await_condition("it is gone", DEADLINE, async || Ok((event().await? == Some("DELETED".into())).then_some(())))
-            .await?;
+        await_condition("the deletion is published", DEADLINE, async || {
+            Ok((event().await? == Some("DELETED".into())).then_some(()))
+        })
+        .await?;
         trial.end().await
     })
 }
@@ -195,10 +205,13 @@ fn object_with_metadata_larger_than_a_message_is_published_by_name_and_uid() -> 
             trial.live().await?;
             let stored = Consumer::stored(trial.nats.client().await?, None).await?;
             let key = |key: &Key| key.name == "labelled";
-            await_condition("it is stored", DEADLINE, async || Ok(stored.view().keys().any(key).then_some(()))).await?;
-            trial.cluster.kubectl(["delete", "-n", NAMESPACE, "configmap/labelled"]).await?;
-            await_condition("it is gone", DEADLINE, async || Ok((!stored.view().keys().any(key)).then_some(())))
+            await_condition("the object is stored", DEADLINE, async || Ok(stored.view().keys().any(key).then_some(())))
                 .await?;
+            trial.cluster.kubectl(["delete", "-n", NAMESPACE, "configmap/labelled"]).await?;
+            await_condition("the deletion is published", DEADLINE, async || {
+                Ok((!stored.view().keys().any(key)).then_some(()))
+            })
+            .await?;
             let log = trial.agent.log();
             ensure!(!log.contains("the broker does not answer"), "the connection was cut:\n{log}");
             trial.end().await

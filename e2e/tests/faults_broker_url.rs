@@ -44,7 +44,7 @@ fn unusable_external_broker_is_reported_with_url_and_reason() -> Result<()> {
         unreachable(NOWHERE, "DNS error").await?;
         let told = |line: &str| line.contains("WARN") && line.contains(NOWHERE) && line.contains("DNS error");
         ensure!(first.log().lines().filter(|line| told(line)).count() == 1, "{}", first.log());
-        ensure!(!first.log().contains("client error"), "the library repeats it: {}", first.log());
+        ensure!(!first.log().contains("client error"), "the library repeats the reason: {}", first.log());
 
         // The old agent's report does not apply to the new broker.
         system.patch(&json!({"spec": {"broker": {"external": {"url": nats.url()}}}})).await?;
@@ -54,7 +54,7 @@ fn unusable_external_broker_is_reported_with_url_and_reason() -> Result<()> {
 
         let second = agent(&nats.url()).await?;
         unreachable(&nats.url(), "authorization violation").await?;
-        await_condition("the log has it", DEADLINE, async || {
+        await_condition("the log contains the reason", DEADLINE, async || {
             Ok(second.log().contains("authorization violation").then_some(()))
         })
         .await?;
@@ -72,7 +72,7 @@ fn agent_authenticates_with_user_and_password_in_the_url() -> Result<()> {
         let tail = lab.agent()?.args(["tail", "--broker-url"]).arg(url);
         tail.start()?;
         // Without a cluster there are no messages; the broker's monitoring shows its connections.
-        await_condition("it is let in", DEADLINE, async || {
+        await_condition("the broker accepts the agent", DEADLINE, async || {
             tail.ensure_running()?;
             let connections = monitor("connz?auth=true").await?;
             let is_ours =

@@ -122,7 +122,7 @@ fn agent_stopped_under_load_ends_in_order_and_loses_nothing() -> Result<()> {
         let trial = Trial::begin(lab, cluster, lab.nats().jetstream()).await?;
         for _ in 0..3 {
             let status = trial.agent.stop(STOPS_WITHIN).await?;
-            ensure!(status.success(), "it ended with {status}");
+            ensure!(status.success(), "the agent ended with {status}");
             trial.churn.go_on(50).await?;
             trial.agent.start()?;
             trial.live().await.context("after a restart")?;
@@ -133,7 +133,7 @@ fn agent_stopped_under_load_ends_in_order_and_loses_nothing() -> Result<()> {
         trial.proxy.set(Link::Cut);
         trial.churn.go_on(50).await?;
         let status = trial.agent.stop(STOPS_WITHIN).await?;
-        ensure!(status.success(), "without a broker it ended with {status}");
+        ensure!(status.success(), "without a broker the agent ended with {status}");
         trial.proxy.set(Link::Open);
         trial.agent.start()?;
         trial.end().await

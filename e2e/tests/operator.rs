@@ -267,7 +267,7 @@ fn edits_to_the_agents_config_map_do_not_lose_the_last_good_configuration() -> R
         system.patch(&json!({"spec": {"informer_config": cancelling}})).await?;
         system.await_reason("Resolved", "False", "NothingSelected").await?;
 
-        // The first edit cannot be read. The second can, and means the built-in blacklist, which nobody asked for.
+        // The first edit cannot be read. The second can, and means the built-in blacklist instead of the requested one.
         for edit in ["{garbage", r#"{"revision": "edited"}"#] {
             let patch = json!({"data": {"config.yaml": edit}}).to_string();
             cluster

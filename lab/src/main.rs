@@ -63,6 +63,6 @@ fn lab_path() -> io::Result<PathBuf> {
 }
 
 fn say(text: &str) {
-    // Without standard error there is nobody to tell.
+    // Without standard error nobody can read the message.
     let _ = writeln!(io::stderr().lock(), "{text}");
 }

@@ -102,7 +102,7 @@ pub fn ensure_all(tools: &[Tool]) -> Result<()> {
     Ok(())
 }
 
-/// Those of `tools` that are not built yet.
+/// The `tools` that are not built yet.
 ///
 /// # Errors
 /// When a module file of the checkout cannot be read.

@@ -132,7 +132,7 @@ pub(super) fn build_binaries() -> Result<()> {
     Ok(())
 }
 
-/// Builds the agent, with all optimisations if `release`; gives its path.
+/// Builds the agent, with all optimisations if `release`, and returns its path.
 pub(super) fn build_agent(release: bool) -> Result<std::path::PathBuf> {
     if !release {
         build_binaries()?;
@@ -146,8 +146,8 @@ pub(super) fn build_agent(release: bool) -> Result<std::path::PathBuf> {
     Ok(target.join("release/meshsync-agent"))
 }
 
-/// The test programs among cargo's messages; other messages have other shapes. Benchmarks are built with them, so that they
-/// go on compiling, and are no tests although cargo says so.
+/// The test programs among cargo's messages; other messages have other shapes. The build includes benchmarks, so that
+/// they keep compiling; they are not tests, although cargo says so.
 fn test_binaries(messages: &str) -> Vec<TestBinary> {
     let artifacts = messages.lines().filter_map(|line| serde_json::from_str::<Artifact>(line).ok());
     let tests =

@@ -82,7 +82,7 @@ fn run_into(mut command: Command, limit: Duration, sink: impl Write + Send + 'st
     if !in_time {
         say(format!("{} exceeded its {limit:?} and is killed", command.get_program().display()));
         let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
-        // What it had reported until then still counts.
+        // The results that it reported until then still count.
         tally = read.recv().unwrap_or_default();
     }
     let ended_well = child.wait().is_ok_and(|status| status.success());
@@ -120,7 +120,7 @@ pub(super) fn end_children_on_signals() -> Result<()> {
             let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
             std::thread::sleep(Duration::from_millis(20));
         }
-        // The next run would remove the labs as well; nobody waits for that if this fails.
+        // If this fails, the next run removes the labs.
         let _ = crate::lab::Lab::sweep();
         std::process::exit(130);
     });
@@ -136,7 +136,7 @@ fn read_verdicts(child: &mut Child, mut sink: impl Write + Send + 'static) -> mp
         let lines = output.into_iter().flat_map(|output| BufReader::new(output).split(b'\n')).map_while(Result::ok);
         for line in lines {
             let line = String::from_utf8_lossy(&line);
-            // A closed output must not end the tests: the exit code still tells.
+            // A closed output must not end the tests: the exit code still reports the verdict.
             let _ = writeln!(sink, "{line}");
             if let Some(tally) = verdict(&line) {
                 sum += tally;

@@ -8,14 +8,15 @@ use crate::lab::Lab;
 use crate::provider::Provider;
 
 impl Lab {
-    /// A cluster of `level`, to be configured and started. A lab holds one at most: make a second lab for a second one.
+    /// A cluster of `level`; the caller configures and starts it. A lab holds at most one cluster: create a second lab
+    /// for a second cluster.
     #[must_use]
     pub fn cluster(&self, level: Level) -> ClusterBuilder {
         ClusterBuilder::new(self, level)
     }
 }
 
-/// Configuration of a cluster that is about to start.
+/// Configuration of a cluster before its start.
 #[derive(Debug)]
 pub struct ClusterBuilder {
     pub(super) dir: PathBuf,

@@ -15,7 +15,7 @@ use crate::wait::await_condition;
 pub(super) fn daemons(dir: &Path, kubeconfig: &Path, pki: &Pki) -> Result<Vec<Daemon>> {
     let common = [
         format!("--kubeconfig={}", kubeconfig.display()),
-        // There is one of each: an election would only delay the start and the recovery from a kill.
+        // Only one instance of each runs: an election would only delay its start and its recovery from a kill.
         "--leader-elect=false".to_owned(),
         "--bind-address=127.0.0.1".to_owned(),
     ];
@@ -28,7 +28,8 @@ pub(super) fn daemons(dir: &Path, kubeconfig: &Path, pki: &Pki) -> Result<Vec<Da
     Ok(vec![manager, scheduler])
 }
 
-/// Waits until the controllers' work shows: every namespace gets its default account, without which no pod is admitted.
+/// Waits until the controllers work: they create the default account of every namespace, without which no pod is
+/// admitted.
 pub(super) async fn await_working(cluster: &Cluster) -> Result<()> {
     let account = ["get", "serviceaccount", "default", "--namespace=default", "--output=name"];
     await_condition("the controller manager has made the default account", Duration::from_secs(60), async || {

@@ -40,7 +40,7 @@ pub(super) async fn start(builder: &ClusterBuilder) -> Result<Cluster> {
     Ok(cluster)
 }
 
-/// The user's kubeconfig with `context` as its current one, whatever theirs is.
+/// The user's kubeconfig, with `context` as the current context.
 fn only_context(mut config: Kubeconfig, context: &str) -> Result<Vec<u8>> {
     let names: Vec<_> = config.contexts.iter().map(|named| named.name.as_str()).collect();
     ensure!(names.contains(&context), "the kubeconfig has no context `{context}`, only: {}", names.join(", "));

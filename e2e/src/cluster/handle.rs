@@ -39,8 +39,8 @@ impl Cluster {
         Level::from_str(&level, false).map_err(|reason| anyhow!("{LEVEL_FILE}: {reason}"))
     }
 
-    /// The cluster that `cargo lab up`, or an earlier part of this program, left running in `lab`. Its components are out of
-    /// reach of [`component`](Self::component); they go on when this is dropped.
+    /// The cluster that `cargo lab up`, or an earlier part of this program, left running in `lab`.
+    /// [`component`](Self::component) cannot reach its components; they continue when this is dropped.
     ///
     /// # Errors
     /// When no cluster runs there.
@@ -50,13 +50,13 @@ impl Cluster {
         Ok(Self { level: Self::level_in(lab)?, dir, provider, kubeconfig, components: Vec::new(), node: None })
     }
 
-    /// What of Kubernetes runs.
+    /// The level of the cluster.
     #[must_use]
     pub const fn level(&self) -> Level {
         self.level
     }
 
-    /// What the paths of the control groups of its pods have in common, where they are on this machine.
+    /// Common prefix of the control groups of its pods, if they run on this machine.
     #[must_use]
     pub fn pods_control_group(&self) -> String {
         let name = self.dir.file_name().and_then(|name| name.to_str()).unwrap_or_default();
@@ -83,7 +83,7 @@ impl Cluster {
         Ok(kube::Client::try_from(config)?)
     }
 
-    /// A component, to be stopped, killed, started again or asked for its log: `etcd`, `kube-apiserver`,
+    /// A component, which the caller may stop, kill, start again or read the log of: `etcd`, `kube-apiserver`,
     /// `kube-controller-manager`, `kube-scheduler`, `containerd`, `coredns`, `kubelet`, `kube-proxy`.
     ///
     /// # Errors
@@ -116,7 +116,7 @@ impl Cluster {
         server::await_ready(&self.client().await?, &self.components).await
     }
 
-    /// Makes `image` available to the cluster's pods, under its reference. They need `imagePullPolicy: IfNotPresent` (or
+    /// Makes `image` available to the cluster's pods under its reference. They need `imagePullPolicy: IfNotPresent` (or
     /// `Never`), which is the default for references with a tag other than `latest`.
     ///
     /// # Errors

@@ -40,7 +40,7 @@ impl Cluster {
             .spawn()
             .context("cannot start kubectl")?;
         if let Some(mut stdin) = child.stdin.take() {
-            // A command that does not read its input closes it early; its exit code tells whether that was wrong.
+            // A command that does not read its input closes it early; its exit code says whether that was wrong.
             let _ = tokio::io::AsyncWriteExt::write_all(&mut stdin, input.as_ref()).await;
         }
         let output = child.wait_with_output().await.context("cannot wait for kubectl")?;
@@ -63,7 +63,7 @@ impl Cluster {
     /// The command `kubectl` for the cluster of `lab`, to be run inside the lab.
     ///
     /// # Errors
-    /// When kubectl cannot be had.
+    /// When kubectl cannot be built.
     pub fn kubectl_command(lab: &Lab) -> Result<Command> {
         command(lab.provider(), lab.dir())
     }

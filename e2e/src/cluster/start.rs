@@ -23,7 +23,7 @@ impl ClusterBuilder {
     /// Starts the cluster and waits until it is ready. Builds binaries that are missing, which takes minutes once.
     ///
     /// # Errors
-    /// When a binary cannot be had, or a component does not become ready; names the component and the end of its log.
+    /// When a binary cannot be built, or a component does not become ready; names the component and the end of its log.
     pub async fn start(self) -> Result<Cluster> {
         match self.provider {
             Provider::Local => self.start_local().await,

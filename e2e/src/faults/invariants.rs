@@ -301,7 +301,7 @@ mod tests {
         let late = [stored(1, "a", "u", 4), deleted(2, "a", "u", 4), stored(3, "b", "v", 9), position(4, 9)];
         assert!(check(&writes, &late).broken.is_empty(), "found by its absence");
         let unseen = [stored(1, "b", "v", 9), position(2, 9)];
-        assert!(check(&writes, &unseen).broken.is_empty(), "nobody was told of it");
+        assert!(check(&writes, &unseen).broken.is_empty(), "no message reported it");
     }
 
     #[test]

@@ -20,8 +20,8 @@ use crate::progress::say;
 const SECONDS: std::ops::Range<u64> = 1..20;
 /// Fewest samples that can prove growth.
 const ENOUGH: usize = 12;
-/// By how much the resident set may differ between the first and the last third of the time, beside a tenth of it: an
-/// allocator gives pages back late.
+/// Growth of the resident set from the first to the last third of the time that is allowed, in addition to a tenth of
+/// it: an allocator returns pages late.
 const SLACK_MIB: f64 = 4.0;
 /// Descriptors by which they may differ: connections that are being closed.
 const SLACK_DESCRIPTORS: usize = 3;

@@ -163,7 +163,7 @@ impl Trial {
     /// When it never reports that.
     pub async fn behind_since(&self, seconds: f64) -> Result<()> {
         let within = Duration::from_secs_f64(seconds) + CONVERGED_WITHIN;
-        await_condition("the agent says that it is behind", within, async || {
+        await_condition("the agent reports that it is behind", within, async || {
             let age = Metrics::of_agent().await?.sum("meshsync_outbox_age_seconds");
             Ok((age >= seconds).then_some(()))
         })
@@ -175,7 +175,7 @@ impl Trial {
     /// # Errors
     /// When it never has.
     pub async fn says(&self, text: &str) -> Result<()> {
-        let what = format!("the agent says `{text}`");
+        let what = format!("the agent logs `{text}`");
         await_condition(&what, CONVERGED_WITHIN, async || Ok(self.agent.log().contains(text).then_some(()))).await
     }
 

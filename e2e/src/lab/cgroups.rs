@@ -20,7 +20,7 @@ pub(super) fn create(name: &str) -> Result<()> {
     Ok(())
 }
 
-/// Creates the group `name` in the hierarchy that limits memory, and gives its directory.
+/// Creates the group `name` in the hierarchy that limits memory, and returns its directory.
 pub(super) fn create_for_memory(name: &str) -> Result<PathBuf> {
     let limits_memory = |root: &PathBuf| {
         let controllers = fs::read_to_string(root.join("cgroup.controllers")).unwrap_or_default();
@@ -65,7 +65,7 @@ pub(super) fn remove(name: &str) -> Result<()> {
     Ok(())
 }
 
-/// The group `name` of every hierarchy and all groups below, each after the one that it lies in.
+/// The group `name` of every hierarchy and all groups below it, each after its parent.
 fn groups(name: &str) -> Result<Vec<PathBuf>> {
     let mut all: Vec<_> =
         hierarchies()?.into_iter().map(|root| root.join(name)).filter(|group| group.exists()).collect();

@@ -35,7 +35,7 @@ pub(super) fn remove(dir: &Path) -> Result<()> {
     let cluster = match owner::provider(dir) {
         Provider::Local => remove_local(&namespace_of(name), dir),
         Provider::Kind(cluster) => run(kind::delete(&cluster, &dir.join("kubeconfig"))),
-        // It was there before the lab, and it stays.
+        // The cluster existed before the lab, and it stays.
         Provider::Existing(_) => Ok(()),
     };
     all_of([
@@ -56,7 +56,7 @@ fn all_of<const N: usize>(outcomes: [Result<()>; N]) -> Result<()> {
 }
 
 /// Kills every process in the namespace and in the control group of the same name (pods have namespaces of their own).
-/// Nobody but the lab could have put one there, so none is anybody else's.
+/// Only the lab can have started them there.
 fn end_processes(namespace: &str) -> Result<()> {
     let end = Instant::now() + KILL_DEADLINE;
     loop {
@@ -69,7 +69,7 @@ fn end_processes(namespace: &str) -> Result<()> {
             bail!("processes {alive:?} in {namespace} do not end");
         }
         for pid in alive {
-            // It may have ended by itself since it was listed.
+            // It may have ended by itself meanwhile.
             let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
         }
         std::thread::sleep(Duration::from_millis(10));
@@ -91,7 +91,7 @@ fn unmount_below(dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Mount points below `dir` in the order of the table, in which a mount follows the one it lies on.
+/// Mount points below `dir` in the order of the table, in which a mount follows the mount that contains it.
 fn mount_points_below(table: &str, dir: &Path) -> Vec<PathBuf> {
     table
         .lines()

@@ -30,10 +30,11 @@ const DIRECTORIES: &[&str] =
 /// File in the lab's directory whose existence means that a node runs, or ran, in it.
 const MARK: &str = "node-on-this-machine";
 
-/// How long a node waits for another one: a few tests with real pods.
+/// How long to wait for another node to end, which may run a few tests with real pods.
 const TURN_DEADLINE: Duration = Duration::from_secs(20 * 60);
 
-/// The turn of a node: one at a time, since two would share the directories above. Dropping it passes the turn on.
+/// The permission to run a node. Only one node may run at a time, because two would share the directories above.
+/// Dropping it releases the permission.
 #[derive(Debug)]
 pub struct NodeGuard {
     name: String,
@@ -41,7 +42,8 @@ pub struct NodeGuard {
 }
 
 impl NodeGuard {
-    /// Waits for the turn, saves the machine's settings, and prepares the control group for the pods of the lab in `dir`.
+    /// Waits for the permission, saves the machine's settings, and prepares the control group for the pods of the lab
+    /// in `dir`.
     ///
     /// # Errors
     /// When another node runs for too long, or the control group cannot be created.
@@ -51,7 +53,7 @@ impl NodeGuard {
         let turn = File::create(&path).with_context(|| format!("cannot create {}", path.display()))?;
         if turn.try_lock().is_err() {
             say("another lab has a node; waiting for it to end");
-            await_condition("the turn to have a node", TURN_DEADLINE, async || Ok(turn.try_lock().ok())).await?;
+            await_condition("the permission to run a node", TURN_DEADLINE, async || Ok(turn.try_lock().ok())).await?;
         }
         let guard = Self { name: namespace_of(name), _turn: turn };
         save(dir)?;
@@ -66,14 +68,15 @@ impl NodeGuard {
     }
 }
 
-/// What was found before the first node started.
+/// State of the machine before the first node started.
 #[derive(Debug, Serialize, Deserialize)]
 struct Found {
     sysctls: BTreeMap<String, String>,
     absent: Vec<PathBuf>,
 }
 
-/// Saves the machine's settings, unless those of an earlier node have yet to be restored: then these are not the machine's.
+/// Saves the machine's settings, unless those that an earlier node saved are not restored yet: the present settings are
+/// then not the machine's own.
 fn save(dir: &Path) -> Result<()> {
     let _guard = owner::lock()?;
     fs::write(dir.join(MARK), "").with_context(|| format!("cannot write to {}", dir.display()))?;

@@ -20,8 +20,8 @@ pub enum Lifetime {
     UntilTakenDown,
 }
 
-/// Content of the owner file. The boot id ends every lab of an earlier boot; the start time tells a process from a later
-/// one with the same id.
+/// Content of the owner file. The boot id ends every lab of an earlier boot; the start time distinguishes a process
+/// from a later process with the same id.
 #[derive(Debug, Serialize, Deserialize, PartialEq, Eq)]
 struct Owner {
     boot: String,
@@ -29,7 +29,7 @@ struct Owner {
     process: Option<(u32, u64)>,
 }
 
-/// Takes the lock under which labs are created and removed. Held until the returned file is dropped.
+/// Takes the lock for creating and removing labs, until the returned file is dropped.
 pub(super) fn lock() -> Result<File> {
     let dir = state_dir()?;
     fs::create_dir_all(&dir).with_context(|| format!("cannot create the state directory {}", dir.display()))?;

@@ -233,7 +233,7 @@ async fn follow_state(client: &Client, view: &Mutex<View>, needle: Option<&[u8]>
     }
 }
 
-/// When a stream was made: another one of the same name was made later, and its sequences begin anew.
+/// When a stream was created: a stream of the same name that was created later has new sequences.
 pub(super) async fn created(context: &jetstream::Context, name: &str) -> Result<String> {
     Ok(context.get_stream(name).await?.cached_info().created.to_string())
 }

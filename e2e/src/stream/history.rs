@@ -93,7 +93,7 @@ impl Drop for History {
     }
 }
 
-/// Where reading goes on.
+/// The sequence at which to continue reading.
 #[derive(Debug, Default)]
 struct Place {
     created: Option<String>,

@@ -21,7 +21,7 @@ pub(super) enum Document {
     Versions(Vec<(String, String)>, Discovered),
 }
 
-/// The document at `/api` if `is_core`, else the one at `/apis`.
+/// Reads the document at `/api` if `is_core`, otherwise the document at `/apis`.
 pub(super) fn document(text: &str, is_core: bool) -> Result<Document, String> {
     let members = Members::parse(text)?;
     let kind = self::text(members.kind, "kind")?;

@@ -94,7 +94,7 @@ async fn proxy_cuts_an_answer_that_has_begun() {
     while !watch.is_finished() {
         // The answer may not have begun at the first.
         proxy.cut();
-        assert!(Instant::now() < end, "it goes on");
+        assert!(Instant::now() < end, "the answer continues");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     assert!(watch.await.unwrap().is_err(), "it ended as if it were whole");
