@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -105,30 +105,9 @@ pub async fn run(settings: Settings, client: Client, shutdown: Shutdown) -> anyh
     let readiness = Readiness::default();
     let probe_listener = bind(settings.probe_address, "probes and metrics").await?;
     let debug_listener = bind(settings.debug_address, "snapshot and debug pages").await?;
-    let broker = match &settings.output {
-        Output::Broker(config) => Some(broker::connect(config).await?),
-        Output::File(path) => {
-            // Nobody should learn of a typing error in a path when everything has been gathered.
-            NewFile::check(path).with_context(|| format!("cannot write to {}; check --outputFile", path.display()))?;
-            None
-        }
-    };
+    let broker = settings.output.open().await?;
     let (in_force, in_force_rx) = watch::channel(InForce::default());
-    let house = House {
-        client: client.clone(),
-        store: Store::new(),
-        queue: Arc::default(),
-        board: Arc::default(),
-        stats: Arc::default(),
-        delivery: Arc::default(),
-        progress: Arc::default(),
-        discovery: Arc::default(),
-        streamed_lists: settings.streamed_lists,
-        narrowing: settings.narrowing.clone(),
-        in_force: in_force_rx,
-        encoding: watch::channel(None).0,
-        shutdown: shutdown.clone(),
-    };
+    let house = House::new(&settings, client.clone(), in_force_rx, shutdown.clone());
 
     let mut tasks = Supervisor::new(shutdown.clone());
     let registry = Arc::new(registry(&house, broker.as_ref()));
@@ -162,28 +141,68 @@ pub async fn run(settings: Settings, client: Client, shutdown: Shutdown) -> anyh
         None => house.progress.done(HashMap::new()),
     }
     if let Some(after) = settings.stop_after {
-        let shutdown = shutdown.clone();
-        tokio::spawn(async move {
-            tokio::time::sleep(after).await;
-            tracing::info!(?after, "the time is over");
-            shutdown.begin();
-        });
+        tokio::spawn(stop_after(after, shutdown));
     }
     let ended = tasks.run(GRACE).await;
     if let Output::File(path) = &settings.output {
-        let publishes = |config: &Arc<AgentConfig>| config.publish.secrets == SecretPolicy::Publish;
-        let is_private = house.in_force.borrow().config.as_ref().is_some_and(publishes);
-        let objects = dump::write_yaml_file(&house.store, path, is_private)
-            .with_context(|| format!("cannot write the snapshot to {}", path.display()))?;
-        tracing::info!(objects, file = %path.display(), "snapshot written");
+        house.write_snapshot(path)?;
     }
     ended.context("the agent stops")
 }
 
+impl Output {
+    /// Opens the connection to the broker, or checks that the file can be written.
+    async fn open(&self) -> anyhow::Result<Option<Broker>> {
+        match self {
+            Self::Broker(config) => Ok(Some(broker::connect(config).await?)),
+            Self::File(path) => {
+                // A mistyped path should be reported now, and not after everything has been read.
+                NewFile::check(path)
+                    .with_context(|| format!("cannot write to {}; check --outputFile", path.display()))?;
+                Ok(None)
+            }
+        }
+    }
+}
+
+async fn stop_after(after: Duration, shutdown: Shutdown) {
+    tokio::time::sleep(after).await;
+    tracing::info!(?after, "--stopAfter elapsed");
+    shutdown.begin();
+}
+
 impl House {
+    fn new(settings: &Settings, client: Client, in_force: watch::Receiver<InForce>, shutdown: Shutdown) -> Self {
+        Self {
+            client,
+            store: Store::new(),
+            queue: Arc::default(),
+            board: Arc::default(),
+            stats: Arc::default(),
+            delivery: Arc::default(),
+            progress: Arc::default(),
+            discovery: Arc::default(),
+            streamed_lists: settings.streamed_lists,
+            narrowing: settings.narrowing.clone(),
+            in_force,
+            encoding: watch::channel(None).0,
+            shutdown,
+        }
+    }
+
     /// `work` as a task that ends in good order at shutdown and never before.
     fn until_shutdown<W: Future<Output = ()>>(&self, work: W) -> impl Future<Output = Result<(), String>> + use<W> {
         self.shutdown.clone().interrupts(work)
+    }
+
+    /// Writes every object that the agent holds.
+    fn write_snapshot(&self, path: &Path) -> anyhow::Result<()> {
+        let publishes = |config: &Arc<AgentConfig>| config.publish.secrets == SecretPolicy::Publish;
+        let is_private = self.in_force.borrow().config.as_ref().is_some_and(publishes);
+        let objects = dump::write_yaml_file(&self.store, path, is_private)
+            .with_context(|| format!("cannot write the snapshot to {}", path.display()))?;
+        tracing::info!(objects, file = %path.display(), "snapshot written");
+        Ok(())
     }
 }
 

@@ -58,6 +58,9 @@ impl Wanted<'_> {
     }
 }
 
+/// Stored objects of types that are not watched, by type, apiVersion and kind.
+type Strangers = BTreeMap<(TypeKey, String, String), Vec<Removed>>;
+
 /// Reads the stream's headers and queues whatever is needed to make it as the snapshot is. Nothing may be sent meanwhile.
 /// What is stored behind the sequence `told` is noted.
 pub(super) async fn restore(
@@ -70,7 +73,7 @@ pub(super) async fn restore(
     told: u64,
 ) -> Result<Report, ReadError> {
     let mut report = Report::default();
-    let mut strangers: BTreeMap<(TypeKey, String, String), Vec<Removed>> = BTreeMap::new();
+    let mut strangers = Strangers::new();
     let watched = |(type_id, served, table): (TypeId, Arc<ServedType>, Arc<Table>)| {
         table.forget_stored();
         (TypeKey::from(&*served), Watched { type_id, served, table, needs_list: false })
@@ -104,20 +107,30 @@ pub(super) async fn restore(
     })
     .await?;
 
-    for (key, of) in &tables {
+    resend_what_was_lost(&tables, queue, &mut report);
+    delete_strangers(strangers, store, queue, &mut report);
+    report.to_list = tables.into_iter().filter(|(_, of)| of.needs_list).map(|(key, _)| key).collect();
+    Ok(report)
+}
+
+/// Queues objects that the stream does not hold any more.
+fn resend_what_was_lost(tables: &HashMap<TypeKey, Watched>, queue: &Queue, report: &mut Report) {
+    for (key, of) in tables {
         report.digests.insert(key.clone(), of.table.stored_digest());
         for (uid, name) in of.table.lost() {
             report.resent += 1;
             queue.upsert(of.type_id, name, uid);
         }
     }
+}
+
+/// Queues the deletion of objects whose types are not watched any more.
+fn delete_strangers(strangers: Strangers, store: &Store, queue: &Queue, report: &mut Report) {
     for ((key, api_version, kind), objects) in strangers {
         let served = stranger(&key, &api_version, kind);
         report.ghosts += objects.len();
         queue.delete(store.intern(&served), objects);
     }
-    report.to_list = tables.into_iter().filter(|(_, of)| of.needs_list).map(|(key, _)| key).collect();
-    Ok(report)
 }
 
 fn take_in(entry: Entry, of: &mut Watched, wanted: Wanted<'_>, queue: &Queue, report: &mut Report) {
