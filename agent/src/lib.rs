@@ -14,6 +14,7 @@ pub mod encode;
 mod identity;
 pub mod metrics;
 pub mod object;
+pub mod output;
 pub mod publish;
 pub mod report;
 pub mod requests;

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,10 +21,11 @@ use crate::BUILD;
 use crate::admin::{self, Admin};
 use crate::config::{self, Candidate, ConfigSource};
 use crate::discover::{Discovery, DiscoveryDeps, Health, InForce, Planner, PlannerDeps, Served};
-use crate::dump::{self, NewFile};
+use crate::dump;
 use crate::identity::Identity;
 use crate::metrics::AgentCollector;
-use crate::publish::broker::{self, Broker, BrokerConfig};
+use crate::output::Output;
+use crate::publish::broker::Broker;
 use crate::publish::delivery::DeliveryBoard;
 use crate::publish::message::Encoding;
 use crate::publish::parts::{Carried, Parts, PublishStats};
@@ -44,15 +45,6 @@ const GRACE: Duration = Duration::from_secs(20);
 
 /// Consumers that may wait for everything at the same time.
 const WAITING_CONSUMERS: usize = 16;
-
-/// Where objects go.
-#[derive(Clone, Debug)]
-pub enum Output {
-    /// To the broker.
-    Broker(BrokerConfig),
-    /// To a file, when the agent stops.
-    File(PathBuf),
-}
 
 /// What an agent is to do.
 #[derive(Clone, Debug)]
@@ -148,21 +140,6 @@ pub async fn run(settings: Settings, client: Client, shutdown: Shutdown) -> anyh
         house.write_snapshot(path)?;
     }
     ended.context("the agent stops")
-}
-
-impl Output {
-    /// Opens the connection to the broker, or checks that the file can be written.
-    async fn open(&self) -> anyhow::Result<Option<Broker>> {
-        match self {
-            Self::Broker(config) => Ok(Some(broker::connect(config).await?)),
-            Self::File(path) => {
-                // A mistyped path should be reported now, and not after everything has been read.
-                NewFile::check(path)
-                    .with_context(|| format!("cannot write to {}; check --outputFile", path.display()))?;
-                Ok(None)
-            }
-        }
-    }
 }
 
 async fn stop_after(after: Duration, shutdown: Shutdown) {

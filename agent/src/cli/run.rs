@@ -14,8 +14,9 @@ use super::broker::{AccessArgs, variable};
 use super::narrow::NarrowArgs;
 use super::source::SourceArgs;
 use crate::BUILD;
+use crate::output::Output;
 use crate::publish::broker::BrokerConfig;
-use crate::run::{self, Output, Settings};
+use crate::run::{self, Settings};
 
 /// What to watch, where to publish, where to listen.
 #[derive(Args, Debug)]
