@@ -74,7 +74,12 @@ impl<'a> System<'a> {
     pub async fn install_definition(&self) -> Result<()> {
         self.cluster.apply(generated_definitions()?).await?;
         let crd = "crd/meshsyncs.meshery.layer5.io";
-        self.cluster.kubectl(["wait", "--for=condition=Established", crd, "--timeout=30s"]).await.map(drop)
+        // `kubectl wait` fails at once if the definition has no conditions yet.
+        await_condition("the definition is established", DEADLINE, async || {
+            self.cluster.kubectl(["wait", "--for=condition=Established", crd, "--timeout=10s"]).await.map(Some)
+        })
+        .await
+        .map(drop)
     }
 
     /// Applies a sample and waits until its MeshSync is ready.
