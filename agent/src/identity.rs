@@ -7,12 +7,12 @@ use meshsync_runtime::readiness::Gate;
 use tokio::sync::watch;
 
 use crate::cluster_id::ask_cluster_id;
-use crate::discover::InForce;
+use crate::outbox::Outbox;
+use crate::plan::ActivePlan;
 use crate::publish::broker::Broker;
+use crate::publish::fence::Role;
 use crate::publish::message::Encoding;
 use crate::publish::presence::{Counts, PRESENCE_SUBJECT};
-use crate::publish::queue::Queue;
-use crate::publish::turn::Role;
 use crate::snapshot::Store;
 
 /// Finds out the cluster's id, tells what exists, and only then lets objects out.
@@ -20,7 +20,7 @@ pub(crate) struct Identity {
     /// For reading the id, and for counting.
     pub(crate) client: Client,
     /// What is watched.
-    pub(crate) in_force: watch::Receiver<InForce>,
+    pub(crate) active_plan: watch::Receiver<ActivePlan>,
     /// Where to tell the id.
     pub(crate) encoding: watch::Sender<Option<Encoding>>,
     /// The id that was given on the command line, whatever the configuration says.
@@ -28,7 +28,7 @@ pub(crate) struct Identity {
     /// What is held.
     pub(crate) store: Arc<Store>,
     /// What is published again when the id changes.
-    pub(crate) queue: Arc<Queue>,
+    pub(crate) queue: Arc<Outbox>,
     /// Whether this is the agent that publishes.
     pub(crate) role: watch::Receiver<Role>,
     /// Where to tell what exists.
@@ -38,22 +38,22 @@ pub(crate) struct Identity {
 impl Identity {
     /// Goes on for ever.
     pub(crate) async fn run(self, gate: Gate) {
-        let mut in_force = self.in_force.clone();
-        let mut told: Option<InForce> = None;
+        let mut active_plan = self.active_plan.clone();
+        let mut told: Option<ActivePlan> = None;
         let mut counts = Counts::default();
         loop {
-            let now = in_force.wait_for(|now| now.config.is_some()).await.map(|now| now.clone());
+            let now = active_plan.wait_for(|now| now.config.is_some()).await.map(|now| now.clone());
             let Ok(now) = now else { return };
             let Some(config) = now.config.clone() else { continue };
             let cluster_id = match self.cluster_id.as_ref().or(config.cluster_id.as_ref()) {
                 Some(id) => id.clone(),
                 None => tokio::select! {
                     id = ask_cluster_id(&self.client, &gate) => id,
-                    Ok(_) = in_force.wait_for(names_cluster) => continue,
+                    Ok(_) = active_plan.wait_for(names_cluster) => continue,
                 },
             };
             gate.open();
-            let present = |now: &InForce| (now.served.clone(), now.watched.clone(), now.failed.clone());
+            let present = |now: &ActivePlan| (now.served.clone(), now.watched.clone(), now.failed.clone());
             if told.as_ref().map(present) != Some(present(&now)) {
                 self.tell_presence(&mut counts, &cluster_id, &now).await;
             }
@@ -64,13 +64,13 @@ impl Identity {
                 tracing::info!("the format or the cluster's id changed: publishing everything again");
                 self.queue.resync(&self.store);
             }
-            if in_force.changed().await.is_err() {
+            if active_plan.changed().await.is_err() {
                 return;
             }
         }
     }
 
-    async fn tell_presence(&self, counts: &mut Counts, cluster_id: &str, now: &InForce) {
+    async fn tell_presence(&self, counts: &mut Counts, cluster_id: &str, now: &ActivePlan) {
         // Who stands by is not to be heard: what exists in another cluster of the same id is not what exists here.
         let Some(broker) = self.broker.as_ref().filter(|_| self.role.borrow().is_active()) else { return };
         let failed = now.failed.iter().map(|group| format!("{}/{}", group.group, group.version)).collect();
@@ -90,6 +90,6 @@ impl Identity {
     }
 }
 
-fn names_cluster(now: &InForce) -> bool {
+fn names_cluster(now: &ActivePlan) -> bool {
     now.config.as_ref().is_some_and(|config| config.cluster_id.is_some())
 }

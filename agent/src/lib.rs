@@ -5,6 +5,7 @@
 //! without building a tree.
 
 pub mod admin;
+pub mod apiserver;
 pub mod cli;
 mod cluster_id;
 pub mod config;
@@ -14,7 +15,10 @@ pub mod encode;
 mod identity;
 pub mod metrics;
 pub mod object;
+pub mod outbox;
 pub mod output;
+pub mod plan;
+pub mod planner;
 pub mod publish;
 pub mod report;
 pub mod requests;

@@ -12,9 +12,9 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use tokio::sync::watch;
 
 use crate::discover::Health;
+use crate::outbox::Outbox;
 use crate::publish::broker::Connection;
-use crate::publish::parts::PublishStats;
-use crate::publish::queue::Queue;
+use crate::publish::stats::PublishStats;
 use crate::snapshot::Store;
 use crate::watch::{Board, Phase, TypeReport};
 
@@ -25,7 +25,7 @@ pub struct AgentCollector {
     /// What is held.
     pub store: Arc<Store>,
     /// What waits.
-    pub queue: Arc<Queue>,
+    pub queue: Arc<Outbox>,
     /// What was published.
     pub stats: Arc<PublishStats>,
     /// How discovery fares.
@@ -136,7 +136,7 @@ impl AgentCollector {
         let help = "When discovery was answered last, in seconds since 1970; 0 before";
         gauge(encoder, "meshsync_discovery_last_success_timestamp_seconds", help, at)?;
         counter(encoder, "meshsync_discovery_failures", "Discoveries that failed", report.failures)?;
-        let help = "Parts of discovery that cannot be used: groups that cannot be asked, and entries";
+        let help = "PublishContext of discovery that cannot be used: groups that cannot be asked, and entries";
         gauge(encoder, "meshsync_discovery_unusable_parts", help, report.parts.len() as i64)
     }
 

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 
 use crate::dump::NewFile;
-use crate::publish::broker::{self, Broker, BrokerConfig};
+use crate::publish::broker::{self, Broker};
+use crate::publish::broker_config::BrokerConfig;
 
 /// Where objects go.
 #[derive(Clone, Debug)]

@@ -20,18 +20,23 @@ use tokio::sync::{Notify, mpsc, watch};
 use crate::BUILD;
 use crate::admin::{self, Admin};
 use crate::config::{self, Candidate, ConfigSource};
-use crate::discover::{Discovery, DiscoveryDeps, Health, InForce, Planner, PlannerDeps, Served};
+use crate::discover::{Discovery, DiscoveryDeps, Health};
 use crate::dump;
 use crate::identity::Identity;
 use crate::metrics::AgentCollector;
+use crate::outbox::Outbox;
 use crate::output::Output;
+use crate::plan::ActivePlan;
+use crate::plan::Served;
+use crate::planner::Planner;
+use crate::planner::PlannerDeps;
 use crate::publish::broker::Broker;
+use crate::publish::context::{Carryover, PublishContext};
 use crate::publish::delivery::DeliveryBoard;
+use crate::publish::fence::{Me, Role, Witness};
 use crate::publish::message::Encoding;
-use crate::publish::parts::{Carried, Parts, PublishStats};
 use crate::publish::publisher::Publisher;
-use crate::publish::queue::Queue;
-use crate::publish::turn::{Me, Role, Witness};
+use crate::publish::stats::PublishStats;
 use crate::report::Reporter;
 use crate::requests::Requests;
 use crate::snapshot::Store;
@@ -76,7 +81,7 @@ pub struct Settings {
 struct House {
     client: Client,
     store: Arc<Store>,
-    queue: Arc<Queue>,
+    queue: Arc<Outbox>,
     board: Arc<Board>,
     stats: Arc<PublishStats>,
     delivery: Arc<DeliveryBoard>,
@@ -84,7 +89,7 @@ struct House {
     discovery: Arc<Health>,
     streamed_lists: bool,
     narrowing: Narrowing,
-    in_force: watch::Receiver<InForce>,
+    active_plan: watch::Receiver<ActivePlan>,
     encoding: watch::Sender<Option<Encoding>>,
     shutdown: Shutdown,
 }
@@ -98,8 +103,8 @@ pub async fn run(settings: Settings, client: Client, shutdown: Shutdown) -> anyh
     let probe_listener = bind(settings.probe_address, "probes and metrics").await?;
     let debug_listener = bind(settings.debug_address, "snapshot and debug pages").await?;
     let broker = settings.output.open().await?;
-    let (in_force, in_force_rx) = watch::channel(InForce::default());
-    let house = House::new(&settings, client.clone(), in_force_rx, shutdown.clone());
+    let (active_plan, active_plan_rx) = watch::channel(ActivePlan::default());
+    let house = House::new(&settings, client.clone(), active_plan_rx, shutdown.clone());
 
     let mut tasks = Supervisor::new(shutdown.clone());
     let registry = Arc::new(registry(&house, broker.as_ref()));
@@ -107,7 +112,7 @@ pub async fn run(settings: Settings, client: Client, shutdown: Shutdown) -> anyh
     tasks.spawn("probes", serve(probe_listener, probe_router, "probes and metrics", shutdown.clone()));
     let admin = admin::router(Admin {
         client: client.clone(),
-        in_force: house.in_force.clone(),
+        active_plan: house.active_plan.clone(),
         store: house.store.clone(),
         board: house.board.clone(),
     });
@@ -120,7 +125,7 @@ pub async fn run(settings: Settings, client: Client, shutdown: Shutdown) -> anyh
     let rediscover = Arc::new(Notify::new());
     tasks.spawn("discovery", house.until_shutdown(discovery(&house, &readiness, served, rediscover.clone()).run()));
     let planner =
-        planner(&house, &readiness, Heard { in_force, candidates: candidates_rx, served: served_rx }, rediscover);
+        planner(&house, &readiness, Heard { active_plan, candidates: candidates_rx, served: served_rx }, rediscover);
     tasks.spawn("planner", plan(planner, shutdown.clone()));
     let role = watch::channel(Role::Active).0;
     let identity = identity(&house, settings.cluster_id.clone(), role.subscribe(), broker.clone());
@@ -149,7 +154,7 @@ async fn stop_after(after: Duration, shutdown: Shutdown) {
 }
 
 impl House {
-    fn new(settings: &Settings, client: Client, in_force: watch::Receiver<InForce>, shutdown: Shutdown) -> Self {
+    fn new(settings: &Settings, client: Client, active_plan: watch::Receiver<ActivePlan>, shutdown: Shutdown) -> Self {
         Self {
             client,
             store: Store::new(),
@@ -161,7 +166,7 @@ impl House {
             discovery: Arc::default(),
             streamed_lists: settings.streamed_lists,
             narrowing: settings.narrowing.clone(),
-            in_force,
+            active_plan,
             encoding: watch::channel(None).0,
             shutdown,
         }
@@ -175,7 +180,7 @@ impl House {
     /// Writes every object that the agent holds.
     fn write_snapshot(&self, path: &Path) -> anyhow::Result<()> {
         let publishes = |config: &Arc<AgentConfig>| config.publish.secrets == SecretPolicy::Publish;
-        let is_private = self.in_force.borrow().config.as_ref().is_some_and(publishes);
+        let is_private = self.active_plan.borrow().config.as_ref().is_some_and(publishes);
         let objects = dump::write_yaml_file(&self.store, path, is_private)
             .with_context(|| format!("cannot write the snapshot to {}", path.display()))?;
         tracing::info!(objects, file = %path.display(), "snapshot written");
@@ -214,13 +219,13 @@ fn discovery(
 
 /// What the planner hears, and where it tells what it makes of that.
 struct Heard {
-    in_force: watch::Sender<InForce>,
+    active_plan: watch::Sender<ActivePlan>,
     candidates: watch::Receiver<Candidate>,
     served: watch::Receiver<Option<Served>>,
 }
 
 fn planner(house: &House, readiness: &Readiness, heard: Heard, rediscover: Arc<Notify>) -> Planner {
-    let Heard { in_force, candidates, served } = heard;
+    let Heard { active_plan, candidates, served } = heard;
     let retry = watch::Sender::new(0);
     let replan = Arc::new(Notify::new());
     let fleet = Fleet::new(FleetDeps {
@@ -240,7 +245,7 @@ fn planner(house: &House, readiness: &Readiness, heard: Heard, rediscover: Arc<N
         candidates,
         narrowing: house.narrowing.clone(),
         served,
-        in_force,
+        active_plan,
         retry,
         replan,
         config_gate: readiness.gate("configuration", "none has been read yet"),
@@ -261,7 +266,7 @@ fn identity(
 ) -> Identity {
     Identity {
         client: house.client.clone(),
-        in_force: house.in_force.clone(),
+        active_plan: house.active_plan.clone(),
         encoding: house.encoding.clone(),
         cluster_id,
         store: house.store.clone(),
@@ -274,7 +279,7 @@ fn identity(
 fn reporter(house: &House, broker: Broker, role: watch::Receiver<Role>, pod: String) -> Reporter {
     Reporter {
         client: house.client.clone(),
-        in_force: house.in_force.clone(),
+        active_plan: house.active_plan.clone(),
         board: house.board.clone(),
         store: house.store.clone(),
         queue: house.queue.clone(),
@@ -297,7 +302,7 @@ fn start_publishing(
 ) {
     let (ask, answers) = mpsc::channel(WAITING_CONSUMERS);
     let heard_as = role.subscribe();
-    let parts = Parts {
+    let parts = PublishContext {
         store: house.store.clone(),
         queue: house.queue.clone(),
         broker: broker.clone(),
@@ -305,13 +310,13 @@ fn start_publishing(
         answers,
         stats: house.stats.clone(),
         progress: house.progress.clone(),
-        in_force: house.in_force.clone(),
+        active_plan: house.active_plan.clone(),
         delivery: house.delivery.clone(),
         me: Me::new(&broker.client, &pod),
         role,
-        witness: Witness { client: house.client.clone(), in_force: house.in_force.clone() },
+        witness: Witness { client: house.client.clone(), active_plan: house.active_plan.clone() },
         shutdown: house.shutdown.clone(),
-        carried: Carried::default(),
+        carried: Carryover::default(),
     };
     let publisher = Publisher::new(parts, stream);
     tasks.spawn("publisher", drain(publisher, house.queue.clone(), house.shutdown.clone()));
@@ -360,7 +365,7 @@ async fn follow_role(mut role: watch::Receiver<Role>, gate: Gate) {
 }
 
 /// Publishes; once asked to stop, goes on until everything is out or the time is over.
-async fn drain(publisher: Publisher, queue: Arc<Queue>, shutdown: Shutdown) -> Result<(), String> {
+async fn drain(publisher: Publisher, queue: Arc<Outbox>, shutdown: Shutdown) -> Result<(), String> {
     let too_long = async {
         shutdown.requested().await;
         tokio::time::sleep(DRAIN_WITHIN).await;

@@ -10,11 +10,13 @@ use async_nats::jetstream::stream::Stream;
 use kube::Client;
 use serde::Serialize;
 
+use crate::apiserver::RequestError;
 use crate::encode::EventType;
 use crate::object::{ObjectName, Uid};
+use crate::plan::WatchSpec;
 use crate::snapshot::Digest;
 use crate::stream::{ReadError, Subjects, TypeKey, read_headers};
-use crate::watch::{Listing, RequestError, WatchSpec};
+use crate::watch::Listing;
 
 /// How an object differs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, ensure};
 use meshsync_structure::{Import, ModulePath, Modules, cycles, imports};
 
-/// The crates that are checked. The agent follows once its circles are cut.
-const CRATES: [&str; 5] = ["crds", "runtime", "operator", "e2e", "structure"];
+/// The crates that are checked.
+const CRATES: [&str; 6] = ["agent", "crds", "e2e", "operator", "runtime", "structure"];
 
 fn workspace() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")

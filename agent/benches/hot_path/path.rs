@@ -6,8 +6,7 @@ use divan::counter::BytesCount;
 use divan::{Bencher, black_box};
 use meshsync_agent::encode::{Detail, meshery};
 use meshsync_agent::object::{FrameSplitter, ListPage, Prepared, TypeContext, WatchEvent, prepare, prepare_outline};
-use meshsync_agent::publish::outbox::{Action, Next};
-use meshsync_agent::publish::queue::Queue;
+use meshsync_agent::outbox::{Action, Next, Outbox};
 use meshsync_agent::snapshot::{Confirmation, Store, Table, TypeId};
 use meshsync_crds::discovery::ServedType;
 
@@ -46,22 +45,22 @@ struct Path {
     context: TypeContext,
     type_id: TypeId,
     table: Arc<Table>,
-    queue: Queue,
+    outbox: Outbox,
 }
 
 impl Path {
     fn new() -> Self {
         let (_, type_id, table) = pods_type();
-        Self { context: Kind::Pod.context(), type_id, table, queue: Queue::default() }
+        Self { context: Kind::Pod.context(), type_id, table, outbox: Outbox::default() }
     }
 
     fn take_in(&self, prepared: &Prepared) {
         let outcome = self.table.upsert(prepared);
-        self.queue.record(self.type_id, prepared, outcome);
+        self.outbox.record(self.type_id, prepared, outcome);
     }
 
     fn publish(&self) {
-        while let Next::Item(item) = self.queue.next() {
+        while let Next::Item(item) = self.outbox.next() {
             if let Action::Upsert { uid, .. } = &item.action {
                 let object = self.table.get_to_publish(&item.name, uid).unwrap();
                 let body = object.body.unwrap();
@@ -71,7 +70,7 @@ impl Path {
                 black_box(out);
                 self.table.confirm(&item.name, uid, Confirmation { hash: object.hash, sequence: 1 });
             }
-            self.queue.confirm(item);
+            self.outbox.confirm(item);
         }
     }
 

@@ -1,13 +1,12 @@
 //! Each step alone.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use divan::counter::{BytesCount, ItemsCount};
 use divan::{Bencher, black_box};
 use meshsync_agent::encode::{Detail, EventType, kubernetes, meshery};
 use meshsync_agent::object::{FrameSplitter, ListPage, Outline, Prepared, WatchEvent, prepare, prepare_outline};
-use meshsync_agent::publish::outbox::{Next, Outbox};
+use meshsync_agent::outbox::{Next, Outbox};
 use meshsync_agent::snapshot::{Codec, Outcome, Table};
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -118,14 +117,13 @@ fn upsert_added(bencher: Bencher<'_, '_>) {
 fn outbox(bencher: Bencher<'_, '_>) {
     let pods: Vec<_> = (0..1_000).map(|index| prepared(Kind::Pod, index)).collect();
     let (_, type_id, _) = pods_type();
-    let mut outbox = Outbox::new();
+    let outbox = Outbox::default();
     bencher.counter(ItemsCount::new(pods.len())).bench_local(|| {
-        let now = Instant::now();
         for pod in &pods {
-            outbox.record(type_id, pod, Outcome::Modified, now);
+            outbox.record(type_id, pod, Outcome::Modified);
         }
-        while let Next::Item(item) = outbox.next(now) {
-            outbox.confirm(item, now);
+        while let Next::Item(item) = outbox.next() {
+            outbox.confirm(item);
         }
     });
 }

@@ -17,10 +17,12 @@ use kube::Client;
 use serde::Serialize;
 use tokio::sync::{mpsc, watch};
 
-use crate::discover::InForce;
+use crate::apiserver::RequestError;
 use crate::object;
+use crate::plan::ActivePlan;
+use crate::plan::WatchSpec;
 use crate::snapshot::{Store, TypeId};
-use crate::watch::{Board, Listing, RequestError, WatchSpec};
+use crate::watch::{Board, Listing};
 
 /// Lines that wait for the reader.
 const LINES_AHEAD: usize = 64;
@@ -31,7 +33,7 @@ pub struct Admin {
     /// For reading what is not held.
     pub client: Client,
     /// What is watched.
-    pub in_force: watch::Receiver<InForce>,
+    pub active_plan: watch::Receiver<ActivePlan>,
     /// What is held.
     pub store: Arc<Store>,
     /// What the loops do.
@@ -88,7 +90,7 @@ impl From<RequestError> for Stopped {
 }
 
 async fn write_snapshot(admin: &Admin, lines: &mpsc::Sender<io::Result<Bytes>>) -> Result<(), Stopped> {
-    let plan = Arc::clone(&admin.in_force.borrow().plan);
+    let plan = Arc::clone(&admin.active_plan.borrow().plan);
     // By identity, as the store has it: short names and verbs of a type may change while it is watched.
     let specs: HashMap<TypeId, &WatchSpec> =
         plan.iter().map(|spec| (admin.store.intern(&spec.selected.served), spec)).collect();

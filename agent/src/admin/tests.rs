@@ -9,9 +9,9 @@ use meshsync_crds::selection::SelectedType;
 use tower_test::mock;
 
 use super::*;
+use crate::plan::WatchSpec;
 use crate::snapshot::Confirmation;
 use crate::snapshot::tests::{object, served};
-use crate::watch::WatchSpec;
 
 /// A page of a list: its path, status and body.
 type Answer = (&'static str, u16, String);
@@ -48,8 +48,8 @@ async fn lines(store: Arc<Store>, plan: Vec<WatchSpec>, answers: Vec<Answer>) ->
             send.send_response(Response::builder().status(status).body(body.into_bytes().into()).unwrap());
         }
     });
-    let (_, in_force) = watch::channel(InForce { plan: Arc::new(plan), ..InForce::default() });
-    let admin = Admin { client: Client::new(service, "default"), in_force, store, board: Arc::default() };
+    let (_, active_plan) = watch::channel(ActivePlan { plan: Arc::new(plan), ..ActivePlan::default() });
+    let admin = Admin { client: Client::new(service, "default"), active_plan, store, board: Arc::default() };
     let (sender, mut receiver) = mpsc::channel(LINES_AHEAD);
     let written = write_snapshot(&admin, &sender).await;
     // A request that does not come would be waited for otherwise.

@@ -7,7 +7,8 @@ use async_nats::Client;
 use clap::Args;
 use clap::builder::BoolishValueParser;
 
-use crate::publish::broker::{self, BrokerConfig};
+use crate::publish::broker;
+use crate::publish::broker_config::BrokerConfig;
 
 /// Time for the first connection. Who waits for a broker that is not there has most likely a wrong URL; one that goes
 /// away later comes back.

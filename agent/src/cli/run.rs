@@ -15,7 +15,7 @@ use super::narrow::NarrowArgs;
 use super::source::SourceArgs;
 use crate::BUILD;
 use crate::output::Output;
-use crate::publish::broker::BrokerConfig;
+use crate::publish::broker_config::BrokerConfig;
 use crate::run::{self, Settings};
 
 /// What to watch, where to publish, where to listen.

@@ -18,8 +18,8 @@ use meshsync_runtime::discovery::{Discovered, discover};
 use self::read::read_all;
 use crate::BUILD;
 use crate::dump::{self, NewFile};
+use crate::plan::WatchSpec;
 use crate::snapshot::Store;
-use crate::watch::WatchSpec;
 
 /// Exit code when what could be read was written, but not all could be read.
 const INCOMPLETE: i32 = 3;

@@ -21,9 +21,9 @@ use super::progress::progress;
 use super::source::SourceArgs;
 use crate::BUILD;
 use crate::config::read_once;
+use crate::plan::WatchSpec;
 use crate::stream::{Subjects, open};
 use crate::verify::{Difference, Found, State, VerifyError, compare, strangers};
-use crate::watch::WatchSpec;
 
 /// How long the configuration may take to be read.
 const CONFIG_WITHIN: Duration = Duration::from_secs(10);

@@ -11,16 +11,16 @@ use kube::Client;
 use meshsync_crds::names::AGENT_CONFIG_KEY;
 
 use super::candidate::{Candidate, Candidates, read};
+use crate::apiserver::backoff::{Backoff, jitter};
+use crate::apiserver::request::{Reason, RequestError, chunks, send};
 use crate::object::event::WatchStatus;
 use crate::object::{EventKind, FrameSplitter, WatchEvent};
-use crate::watch::pace::{Pace, jitter};
-use crate::watch::request::{Reason, RequestError, chunks, send};
 
 /// How long one connection is kept; a short one, since an answer of one object costs nothing.
 const TIMEOUT: Duration = Duration::from_secs(240);
 
 pub(super) async fn follow(client: &Client, namespace: &str, name: &str, candidates: &Candidates<'_>) {
-    let mut pace = Pace::default();
+    let mut backoff = Backoff::default();
     loop {
         let opened = Instant::now();
         let end = watch_once(client, namespace, name, candidates).await;
@@ -28,9 +28,9 @@ pub(super) async fn follow(client: &Client, namespace: &str, name: &str, candida
             Ok(()) => Duration::from_secs(1).saturating_sub(opened.elapsed()),
             Err(error) => {
                 if opened.elapsed() > TIMEOUT / 4 {
-                    pace.reset();
+                    backoff.reset();
                 }
-                let delay = pace.failed(Instant::now(), None, jitter());
+                let delay = backoff.failed(Instant::now(), None, jitter());
                 tracing::warn!(%error, retry_in = ?delay, "cannot watch the ConfigMap {namespace}/{name}");
                 delay
             }

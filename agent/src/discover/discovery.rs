@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kube::Client;
-use meshsync_crds::discovery::ServedType;
 use meshsync_runtime::discovery::{Discovered, DiscoveryError, Leaving, Poller, Server, server_state};
 use meshsync_runtime::readiness::Gate;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::health::Health;
-use crate::watch::pace::{Pace, jitter};
+use crate::apiserver::backoff::{Backoff, jitter};
+use crate::plan::Served;
 
 /// How often discovery is asked. While nothing changes, the server answers with an empty 304.
 const POLL: Duration = Duration::from_secs(2);
@@ -19,25 +19,6 @@ const POLL: Duration = Duration::from_secs(2);
 const STARTS_WITHIN: Duration = Duration::from_secs(10);
 /// How often it is asked meanwhile.
 const STARTING: Duration = Duration::from_millis(250);
-
-/// What is taken to be served.
-#[derive(Clone, Debug, Default)]
-pub struct Served {
-    /// What discovery names, and what it named not long ago.
-    pub discovered: Arc<Discovered>,
-    /// Whether what is not in it may be taken for gone.
-    pub is_settled: bool,
-}
-
-impl Served {
-    /// Whether a type of which there are objects, while it is not watched, may be there all the same.
-    #[must_use]
-    pub fn is_in_doubt(&self, t: &ServedType) -> bool {
-        // A resource that is named is known: its objects are those of every version of it.
-        let is_named = self.discovered.types.iter().any(|named| (&named.group, &named.plural) == (&t.group, &t.plural));
-        !is_named && (!self.is_settled || self.discovered.is_in_doubt(t))
-    }
-}
 
 /// What the task needs from outside.
 pub struct DiscoveryDeps {
@@ -58,7 +39,7 @@ pub struct Discovery {
     deps: DiscoveryDeps,
     poller: Poller,
     leaving: Leaving,
-    pace: Pace,
+    backoff: Backoff,
     began: Instant,
 }
 
@@ -66,8 +47,8 @@ impl Discovery {
     /// One that has not asked yet.
     #[must_use]
     pub fn new(deps: DiscoveryDeps) -> Self {
-        let (poller, leaving, pace) = (Poller::default(), Leaving::default(), Pace::default());
-        Self { deps, poller, leaving, pace, began: Instant::now() }
+        let (poller, leaving, backoff) = (Poller::default(), Leaving::default(), Backoff::default());
+        Self { deps, poller, leaving, backoff, began: Instant::now() }
     }
 
     /// Asks for ever.
@@ -100,7 +81,7 @@ impl Discovery {
     }
 
     fn answered(&mut self, found: Option<Discovered>, server: Server) -> Duration {
-        self.pace.healthy(std::time::Instant::now());
+        self.backoff.healthy(std::time::Instant::now());
         self.deps.health.succeeded(found.as_ref());
         self.deps.gate.open();
         if (found.is_some() || self.leaving.is_in_doubt()) && self.leaving.answered(Instant::now(), found, server) {
@@ -112,7 +93,7 @@ impl Discovery {
 
     fn failed(&mut self, error: &DiscoveryError) -> Duration {
         self.leaving.broke_off();
-        let delay = self.pace.failed(std::time::Instant::now(), None, jitter());
+        let delay = self.backoff.failed(std::time::Instant::now(), None, jitter());
         let told = self.deps.health.failed(error.to_string());
         // What is known stays in force, and an API server that is away is no fault of this process: it goes on being ready.
         match self.leaving.current() {

@@ -2,7 +2,7 @@
 
 use async_nats::ServerAddr;
 
-use super::broker::{BrokerConfig, BrokerConfigError};
+use super::broker_config::{BrokerConfig, BrokerConfigError};
 
 impl BrokerConfig {
     /// The URLs without credentials.

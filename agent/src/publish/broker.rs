@@ -1,6 +1,5 @@
 //! The connection to NATS: made in the background, kept for ever, its state always known.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -9,65 +8,14 @@ use async_nats::{Client, ClientError, ConnectOptions, Event};
 use tokio::sync::watch;
 
 use super::address::Credentials;
+use super::broker_config::{BrokerConfig, BrokerConfigError};
 use super::keys::Keys;
 use super::trouble::Trouble;
 
 /// Name under which Meshery Server looks for the agent among the broker's connections.
 const CLIENT_NAME: &str = "meshsync";
-/// Where the original's users have their broker when they say nothing.
-const DEFAULT_PORT_HINT: &str = "nats://host:4222";
 /// Messages that wait inside the client library. The publisher confirms batch by batch, so few ever do.
 const CLIENT_CAPACITY: usize = 1024;
-
-/// How to reach the broker.
-#[derive(Clone, Default)]
-pub struct BrokerConfig {
-    /// `nats://TOKEN@host:4222`, `nats://user:password@host`, `tls://host`, or bare `host:4222`; several of one cluster of
-    /// brokers are separated by commas.
-    pub url: String,
-    /// Token that is not part of the URL.
-    pub token: Option<String>,
-    /// User and password that are not part of the URL.
-    pub user: Option<(String, String)>,
-    /// File with the seed of an nkey.
-    pub nkey_file: Option<PathBuf>,
-    /// File with a JWT and the seed that belongs to it.
-    pub credentials_file: Option<PathBuf>,
-    /// File with the certificate authorities to trust.
-    pub ca_file: Option<PathBuf>,
-    /// Whether the broker expects TLS before anything is said (`handshake_first`).
-    pub tls_first: bool,
-}
-
-/// The URL without credentials; nothing else is ever shown.
-impl std::fmt::Debug for BrokerConfig {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("BrokerConfig").field("url", &self.public_url()).finish_non_exhaustive()
-    }
-}
-
-/// A broker configuration that cannot work.
-#[derive(Debug, thiserror::Error)]
-pub enum BrokerConfigError {
-    /// The URL cannot be read. The message must not quote it: it may hold a password.
-    #[error("the broker URL cannot be read ({0}); expected {DEFAULT_PORT_HINT}, set with --broker-url or BROKER_URL")]
-    Url(String),
-    /// A file cannot be used. The message must not quote it.
-    #[error("{what} cannot be read from {}: {why}; it is set with {option}", path.display())]
-    File {
-        /// What the file ought to hold.
-        what: &'static str,
-        /// Which file.
-        path: PathBuf,
-        /// What is wrong.
-        why: String,
-        /// Flag and variable.
-        option: &'static str,
-    },
-    /// The options are refused.
-    #[error("cannot set up the connection to the broker: {0}")]
-    Options(String),
-}
 
 /// Whether there is a connection, and the how-manieth it is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

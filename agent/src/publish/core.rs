@@ -16,11 +16,13 @@ use async_nats::client::PublishErrorKind;
 use async_nats::{Client, Subscriber};
 use bytes::Bytes;
 
+use super::context::{DATA_SUBJECT, PublishContext, TOO_LARGE};
+use super::error::SessionError;
 use super::latecomers::Latecomers;
 use super::message::Encoding;
-use super::outbox::{Action, Item, Next};
-use super::parts::{DATA_SUBJECT, Parts, Problem, TOO_LARGE, echo, until, wait};
+use super::wait::{echo, until, wait};
 use crate::encode::{Detail, EncodeError, EventType};
+use crate::outbox::{Action, Item, Next};
 use crate::snapshot::Confirmation;
 use crate::stream::Subjects;
 
@@ -63,7 +65,7 @@ pub(super) enum End {
 
 /// One connection's work.
 pub(super) struct Session<'p> {
-    parts: &'p mut Parts,
+    parts: &'p mut PublishContext,
     encoding: Encoding,
     generation: u64,
     inbox: String,
@@ -76,10 +78,14 @@ impl<'p> Session<'p> {
     ///
     /// # Errors
     /// When the connection does not take a subscription.
-    pub(super) async fn begin(parts: &'p mut Parts, encoding: Encoding, generation: u64) -> Result<Self, Problem> {
+    pub(super) async fn begin(
+        parts: &'p mut PublishContext,
+        encoding: Encoding,
+        generation: u64,
+    ) -> Result<Self, SessionError> {
         let client = parts.broker.client.clone();
         let inbox = client.new_inbox();
-        let marker = client.subscribe(inbox.clone()).await.map_err(|error| Problem(error.to_string()))?;
+        let marker = client.subscribe(inbox.clone()).await.map_err(|error| SessionError(error.to_string()))?;
         parts.take_turn(generation, &Subjects::new(&encoding.cluster_id)).await?;
         let latecomers = parts.new_connection(generation);
         parts.repeat_what_fits();

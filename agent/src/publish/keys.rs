@@ -11,7 +11,7 @@ use std::sync::Arc;
 use async_nats::{AuthError, ConnectOptions};
 use nkeys::{KeyPair, KeyPairType};
 
-use super::broker::{BrokerConfig, BrokerConfigError};
+use super::broker_config::{BrokerConfig, BrokerConfigError};
 
 const NKEY_OPTION: &str = "--broker-nkey-file or NATS_NKEY_FILE";
 const CREDENTIALS_OPTION: &str = "--broker-credentials-file or NATS_CREDENTIALS_FILE";

@@ -7,9 +7,9 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use super::outbox::{Action, Item};
-use super::queue::Queue;
 use crate::object::ObjectName;
+use crate::outbox::Outbox;
+use crate::outbox::{Action, Item};
 use crate::snapshot::TypeId;
 
 /// NATS clients wait 2 s between two attempts unless told otherwise: this is two attempts and some.
@@ -67,7 +67,7 @@ impl Latecomers {
     }
 
     /// Queues it all again; gives how much.
-    pub(super) fn repeat(self, queue: &Queue) -> usize {
+    pub(super) fn repeat(self, queue: &Outbox) -> usize {
         let count = self.sent.len();
         for ((type_id, name), action) in self.sent {
             queue.repeat(type_id, name, action);

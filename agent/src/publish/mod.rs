@@ -2,17 +2,20 @@
 
 mod address;
 pub mod broker;
+pub mod broker_config;
+pub mod context;
 mod core;
 pub mod delivery;
+mod error;
+pub mod fence;
+mod fencing;
+mod informer_store;
 mod keys;
 mod latecomers;
 pub mod message;
-pub mod outbox;
-pub mod parts;
 pub mod presence;
 pub mod publisher;
-pub mod queue;
-mod store_answer;
+pub mod stats;
 mod stored;
 mod trouble;
-pub mod turn;
+mod wait;

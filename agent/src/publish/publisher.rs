@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 use async_nats::jetstream::stream::Stream;
 use meshsync_crds::Delivery;
 
+use super::context::PublishContext;
+use super::error::SessionError;
 use super::message::Encoding;
-use super::parts::{Parts, Problem};
 use super::{core, stored};
 use crate::stream::{SetupError, StreamSettings, Subjects, ensure};
 
@@ -22,14 +23,14 @@ const PROBE_EVERY: Duration = Duration::from_secs(60);
 
 /// See the module.
 pub struct Publisher {
-    parts: Parts,
+    parts: PublishContext,
     settings: StreamSettings,
 }
 
 impl Publisher {
     /// A publisher that sends nothing before the encoding is known.
     #[must_use]
-    pub fn new(parts: Parts, settings: StreamSettings) -> Self {
+    pub fn new(parts: PublishContext, settings: StreamSettings) -> Self {
         Self { parts, settings }
     }
 
@@ -100,7 +101,7 @@ impl Publisher {
         }
     }
 
-    async fn store(&mut self, encoding: Encoding, connection: u64, stream: Stream) -> Result<(), Problem> {
+    async fn store(&mut self, encoding: Encoding, connection: u64, stream: Stream) -> Result<(), SessionError> {
         self.parts.delivery.set_mode(Delivery::JetStream, String::new());
         let settings = self.settings.clone();
         let states = Subjects::new(&encoding.cluster_id).all_objects();
@@ -114,7 +115,7 @@ impl Publisher {
         if end == stored::End::Unheard {
             let problem =
                 format!("nothing that is sent to {states} is acknowledged; may the broker's user publish to it?");
-            return Err(Problem(problem));
+            return Err(SessionError(problem));
         }
         if end == stored::End::Silent {
             // The other end may be gone without a word: a new connection shows it long before the client's own pings do.
@@ -126,7 +127,7 @@ impl Publisher {
         Ok(())
     }
 
-    async fn send(&mut self, encoding: Encoding, connection: u64, reason: String) -> Result<(), Problem> {
+    async fn send(&mut self, encoding: Encoding, connection: u64, reason: String) -> Result<(), SessionError> {
         self.parts.delivery.set_mode(Delivery::Core, reason);
         self.parts.progress.done(HashMap::new());
         let session = core::Session::begin(&mut self.parts, encoding, connection).await?;

@@ -13,7 +13,8 @@ use meshsync_crds::{
     RefusedType, UnpublishedObject, UnusableDiscovery,
 };
 
-use crate::discover::{HealthReport, InForce};
+use crate::discover::HealthReport;
+use crate::plan::ActivePlan;
 use crate::publish::delivery::{DeliveryState, Unpublished};
 use crate::watch::{Phase, TypeReport};
 
@@ -44,7 +45,7 @@ const BEHIND_AFTER: jiff::SignedDuration = jiff::SignedDuration::from_secs(10);
 #[derive(Clone, Debug, Default)]
 pub struct Facts {
     /// What is in force.
-    pub in_force: InForce,
+    pub active_plan: ActivePlan,
     /// What the loops do, by type.
     pub types: BTreeMap<String, TypeReport>,
     /// Objects held.
@@ -81,13 +82,13 @@ pub fn compose(facts: Facts) -> AgentStatus {
     let refused = refused(&facts.types);
     let narrowed = narrowed(&facts.types);
     let behind_since = facts.behind_since.filter(|since| now.duration_since(*since) > BEHIND_AFTER);
-    let config = facts.in_force.config.as_ref();
+    let config = facts.active_plan.config.as_ref();
     let mut reasons = reasons(&facts, behind_since.is_some());
     reasons.extend(failing.summary());
     if !refused.is_empty() {
         reasons.push(format!("{} types are refused", refused.len()));
     }
-    reasons.extend(not_everywhere(&narrowed, facts.in_force.config.as_deref()));
+    reasons.extend(not_everywhere(&narrowed, facts.active_plan.config.as_deref()));
     let phase = match () {
         () if config.is_none() => AgentPhase::Discovering,
         () if pending > 0 => AgentPhase::Synchronizing,
@@ -96,7 +97,7 @@ pub fn compose(facts: Facts) -> AgentStatus {
     };
     AgentStatus {
         applied_revision: config.map(|config| config.revision.clone()).unwrap_or_default(),
-        rejected_revision: facts.in_force.rejected.as_ref().map(|(revision, _)| revision.clone()),
+        rejected_revision: facts.active_plan.rejected.as_ref().map(|(revision, _)| revision.clone()),
         phase,
         message: cut(&reasons.join("; ")),
         types: to_i32(count(Phase::Live) + pending),
@@ -124,7 +125,7 @@ pub fn compose(facts: Facts) -> AgentStatus {
 /// What is wrong, apart from single types.
 fn reasons(facts: &Facts, is_behind: bool) -> Vec<String> {
     let mut reasons = Vec::new();
-    if let Some((_, message)) = &facts.in_force.rejected {
+    if let Some((_, message)) = &facts.active_plan.rejected {
         reasons.push(format!("a configuration was refused: {message}"));
     }
     reasons.extend(facts.standby.as_ref().map(|standby| standby.message.clone()));

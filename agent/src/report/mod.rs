@@ -17,12 +17,13 @@ use meshsync_crds::names::{AGENT_FIELD_MANAGER, GROUP, VERSION};
 use meshsync_crds::{AgentBrokerStatus, AgentStandby, AgentStatus, FailingType, MeshSync};
 use tokio::sync::watch;
 
-use crate::discover::{Health, InForce};
+use crate::discover::Health;
+use crate::outbox::Outbox;
+use crate::plan::ActivePlan;
 use crate::publish::broker::Broker;
 use crate::publish::delivery::DeliveryBoard;
-use crate::publish::parts::PublishStats;
-use crate::publish::queue::Queue;
-use crate::publish::turn::Role;
+use crate::publish::fence::Role;
+use crate::publish::stats::PublishStats;
 use crate::snapshot::Store;
 use crate::watch::Board;
 
@@ -43,13 +44,13 @@ pub struct Reporter {
     /// For writing; without retries of its own.
     pub client: Client,
     /// What is in force.
-    pub in_force: watch::Receiver<InForce>,
+    pub active_plan: watch::Receiver<ActivePlan>,
     /// What the loops do.
     pub board: Arc<Board>,
     /// What is held.
     pub store: Arc<Store>,
     /// What waits.
-    pub queue: Arc<Queue>,
+    pub queue: Arc<Outbox>,
     /// The broker and the connection to it.
     pub broker: Broker,
     /// What was published.
@@ -71,7 +72,7 @@ impl Reporter {
         let mut not_before = Instant::now();
         loop {
             tokio::time::sleep(LOOK_EVERY).await;
-            let target = self.in_force.borrow().config.as_ref().and_then(|config| config.report_to.clone());
+            let target = self.active_plan.borrow().config.as_ref().and_then(|config| config.report_to.clone());
             let Some(target) = target else { continue };
             // The one that publishes reports.
             if self.role.borrow().standby().is_some_and(|standby| !standby.is_trouble()) {
@@ -94,7 +95,7 @@ impl Reporter {
 
     fn facts(&self) -> Facts {
         Facts {
-            in_force: self.in_force.borrow().clone(),
+            active_plan: self.active_plan.borrow().clone(),
             types: self.board.snapshot(),
             objects: self.store.stats().objects,
             outbox: self.queue.len(),

@@ -18,16 +18,16 @@ use futures::StreamExt;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
+use crate::outbox::Outbox;
 use crate::publish::broker::Broker;
-use crate::publish::queue::Queue;
-use crate::publish::turn::Role;
+use crate::publish::fence::Role;
 use crate::snapshot::Store;
 
 pub use parse::{Entity, ParseError, parse};
 
 /// Subject that requests come in on.
 pub const REQUEST_SUBJECT: &str = "meshery.meshsync.request";
-/// Queue group of the subscription: of several agents by mistake, one answers.
+/// Outbox group of the subscription: of several agents by mistake, one answers.
 pub const QUEUE_GROUP: &str = "meshsync-request-stream";
 /// Subject of the answer to `meshsync-meta`.
 pub const META_SUBJECT: &str = "meshsync-meta";
@@ -43,7 +43,7 @@ pub struct Requests {
     /// What is held.
     pub store: Arc<Store>,
     /// Where a resync is queued.
-    pub queue: Arc<Queue>,
+    pub queue: Arc<Outbox>,
     /// Subjects at which somebody waits for everything that is held.
     pub answers: mpsc::Sender<String>,
     /// Whether this is the agent that publishes.

@@ -11,11 +11,12 @@ mod store;
 mod table;
 #[cfg(test)]
 pub(crate) mod tests;
+mod types;
 
 pub use codec::{Codec, Packed};
 pub use digest::Digest;
 pub use extent::Extent;
-pub use restore::{Restored, Stored};
 pub use scan::Scan;
 pub use store::{Store, TypeId};
-pub use table::{Confirmation, Object, Outcome, Relist, Removed, Table, TableStats, Told};
+pub use table::{Relist, Table};
+pub use types::{Confirmation, Object, Outcome, Removed, Restored, Stored, TableStats, Told};

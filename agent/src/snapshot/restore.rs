@@ -7,43 +7,8 @@ use super::digest::Digest;
 use super::extent::Extent;
 use super::rows::Row;
 use super::state::State;
-use super::table::{Removed, Told};
-use crate::object::{ObjectName, ResourceVersion, Uid};
-
-/// A state of an object, as the headers of its message tell it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Stored {
-    /// Uid of the object.
-    pub uid: Uid,
-    /// Its namespace and name.
-    pub name: ObjectName,
-    /// Version of the state.
-    pub resource_version: ResourceVersion,
-    /// See [`crate::object::Prepared::hash`]; `None` when the message was made by another encoding, so that it has to be made again.
-    pub hash: Option<u64>,
-    /// Sequence of the message.
-    pub sequence: u64,
-}
-
-/// What [`super::Table::restore`] found.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Restored {
-    /// The snapshot holds the same.
-    Same,
-    /// The snapshot holds another state of it, which has to be sent.
-    Differs {
-        /// Name of the object.
-        name: ObjectName,
-        /// Its uid.
-        uid: Uid,
-        /// The incarnation that the stream holds, where it is an earlier one.
-        replaced: Option<Removed>,
-    },
-    /// It was not in the snapshot and is now, without body, until a list or a watch tells more.
-    Taken,
-    /// It was not in the snapshot, which is complete: its delete was missed and has to be sent.
-    Ghost(Removed),
-}
+use super::types::{Removed, Restored, Stored, Told};
+use crate::object::{ObjectName, Uid};
 
 impl State {
     /// Forgets what is stored; objects keep what consumers were told.

@@ -8,8 +8,8 @@ use std::hash::{BuildHasher as _, RandomState};
 
 use hashbrown::HashTable;
 
-use super::codec::Packed;
-use super::table::Told;
+use super::codec::{Codec, Packed};
+use super::types::{Object, Removed, Told};
 use crate::object::{ObjectName, ResourceVersion, Uid};
 
 /// One object.
@@ -35,6 +35,21 @@ impl Row {
     pub(super) fn is_confirmed(&self) -> bool {
         self.told == Told::Yes && self.confirmed_hash == self.hash
     }
+}
+
+impl From<Row> for Removed {
+    fn from(row: Row) -> Self {
+        let Row { uid, name, resource_version, told, sequence, hash: _, confirmed_hash: _, body: _, seen: _ } = row;
+        Self { uid, name, resource_version, told, sequence }
+    }
+}
+
+/// A copy of a row, its body unpacked.
+pub(super) fn unpack(row: Row, codec: &Codec) -> Object {
+    let confirmed = row.is_confirmed();
+    let Row { uid, name, resource_version, hash, told, sequence, body, confirmed_hash: _, seen: _ } = row;
+    let body = body.and_then(|packed| codec.unpack(&packed));
+    Object { uid, name, resource_version, hash, told, confirmed, sequence, body }
 }
 
 /// Slots in a block.

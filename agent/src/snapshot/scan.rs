@@ -4,11 +4,21 @@ use std::sync::Arc;
 use std::vec;
 
 use super::codec::Codec;
-use super::rows::Row;
-use super::table::{Object, Table, unpack};
+use super::rows::{Row, unpack};
+use super::table::Table;
+use super::types::Object;
 
 /// Rows copied under one lock: some tens of KB, compressed.
 const BATCH: usize = 64;
+
+impl Table {
+    /// Walks over copies of all objects, taking the lock only now and then. An object that is there during the whole walk
+    /// is given exactly once; others at most once.
+    #[must_use]
+    pub fn scan(self: &Arc<Self>) -> Scan {
+        Scan::new(Arc::clone(self))
+    }
+}
 
 /// See [`Table::scan`]; one body at a time is unpacked.
 pub struct Scan {

@@ -8,7 +8,7 @@ use meshsync_crds::agent_config::SnapshotMode;
 use super::codec::{Codec, Packed};
 use super::extent::Extent;
 use super::rows::{Row, Rows};
-use super::table::{Confirmation, Outcome, Removed, TableStats, Told};
+use super::types::{Confirmation, Outcome, Removed, TableStats, Told};
 use crate::object::{ObjectName, Prepared, ResourceVersion, Uid};
 
 /// A dictionary is trained once a table holds this many bodies.

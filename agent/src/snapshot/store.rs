@@ -5,7 +5,8 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use meshsync_crds::discovery::ServedType;
 
-use super::table::{Removed, Table, TableStats};
+use super::table::Table;
+use super::types::{Removed, TableStats};
 
 /// Stands for one (group, version, plural, kind) as long as the process lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

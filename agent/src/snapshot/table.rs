@@ -8,102 +8,10 @@ use tokio::sync::Notify;
 use super::codec::Codec;
 use super::digest::Digest;
 use super::extent::Extent;
-use super::restore::{Restored, Stored};
-use super::rows::Row;
-use super::scan::Scan;
+use super::rows::{Row, unpack};
 use super::state::State;
-use crate::object::{Body, ObjectName, Prepared, ResourceVersion, Uid};
-
-/// What consumers know of an object.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Told {
-    /// Nothing was ever sent.
-    #[default]
-    No,
-    /// Something was sent and is not confirmed: they may know it.
-    Maybe,
-    /// A message about it was confirmed.
-    Yes,
-}
-
-/// What [`Table::upsert`] did.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// The object was not known.
-    Added {
-        /// An earlier incarnation under the same name, whose delete nobody reported.
-        replaced: Option<Removed>,
-    },
-    /// The object changed in something that is published.
-    Modified,
-    /// The same state, or a new resourceVersion with the same content: nothing to publish.
-    Unchanged,
-    /// Older than what the table holds, or the table is closed: ignored.
-    Stale,
-}
-
-/// An object that left a table.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Removed {
-    /// Its uid.
-    pub uid: Uid,
-    /// Its namespace and name.
-    pub name: ObjectName,
-    /// The last version that was known.
-    pub resource_version: ResourceVersion,
-    /// Whether consumers have to be told.
-    pub told: Told,
-    /// Sequence of the last message about it in the stream; 0 where there is none.
-    pub sequence: u64,
-}
-
-impl From<Row> for Removed {
-    fn from(row: Row) -> Self {
-        let Row { uid, name, resource_version, told, sequence, hash: _, confirmed_hash: _, body: _, seen: _ } = row;
-        Self { uid, name, resource_version, told, sequence }
-    }
-}
-
-/// What is confirmed about an object.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Confirmation {
-    /// Hash of the state that was sent.
-    pub hash: u64,
-    /// Its sequence in the stream; 0 where there is no stream.
-    pub sequence: u64,
-}
-
-/// A copy of one row, its body unpacked.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Object {
-    /// Its uid.
-    pub uid: Uid,
-    /// Its namespace and name.
-    pub name: ObjectName,
-    /// The newest version that was seen. `body` may hold an older one whose content is the same.
-    pub resource_version: ResourceVersion,
-    /// See [`Prepared::hash`].
-    pub hash: u64,
-    /// What consumers knew when the copy was made.
-    pub told: Told,
-    /// Whether they had been told of just this state.
-    pub confirmed: bool,
-    /// Sequence of the last message about it in the stream; 0 where there is none.
-    pub sequence: u64,
-    /// See [`Prepared::body`]; `None` where the table does not hold it.
-    pub body: Option<Body>,
-}
-
-/// Size of a table.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct TableStats {
-    /// Objects held.
-    pub objects: usize,
-    /// Bytes of their bodies.
-    pub body_bytes: usize,
-    /// Bytes that the bodies take compressed, dictionary included.
-    pub packed_bytes: usize,
-}
+use super::types::{Confirmation, Object, Outcome, Removed, Restored, Stored, TableStats, Told};
+use crate::object::{ObjectName, Prepared, ResourceVersion, Uid};
 
 /// All objects of one type. Every method takes the table's own lock for a short time; none is held between calls.
 #[derive(Default)]
@@ -278,13 +186,6 @@ impl Table {
         self.lock().rows.iter().map(|row| (row.uid.clone(), row.name.clone())).collect()
     }
 
-    /// Walks over copies of all objects, taking the lock only now and then. An object that is there during the whole walk
-    /// is given exactly once; others at most once.
-    #[must_use]
-    pub fn scan(self: &Arc<Self>) -> Scan {
-        Scan::new(Arc::clone(self))
-    }
-
     /// Copies up to `limit` rows from slot `from` on, with the slot to go on from and the codec that packed them.
     pub(super) fn copy_rows(&self, from: usize, limit: usize) -> (Vec<Row>, Option<usize>, Arc<Codec>) {
         let state = self.lock();
@@ -348,11 +249,4 @@ impl Drop for Relist {
     fn drop(&mut self) {
         self.table.lock().end_relist(self.number);
     }
-}
-
-pub(super) fn unpack(row: Row, codec: &Codec) -> Object {
-    let confirmed = row.is_confirmed();
-    let Row { uid, name, resource_version, hash, told, sequence, body, confirmed_hash: _, seen: _ } = row;
-    let body = body.and_then(|packed| codec.unpack(&packed));
-    Object { uid, name, resource_version, hash, told, confirmed, sequence, body }
 }

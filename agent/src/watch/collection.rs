@@ -10,12 +10,12 @@ use super::board::Phase;
 use super::common::Common;
 use super::initial::{NotListed, list_and_watch};
 use super::list::{ListTask, current_version};
-use super::pace::{LONGEST, Pace, jitter};
 use super::pages::PageSize;
 use super::places::Place;
-use super::request::{Reason, RequestError, Source};
 use super::resume::{Provenance, Start, Verdict, may_resume};
 use super::stream::{End, Watch};
+use crate::apiserver::backoff::{Backoff, LONGEST, jitter};
+use crate::apiserver::request::{Reason, RequestError, Source};
 use crate::object::ResourceVersion;
 use crate::snapshot::Extent;
 
@@ -51,9 +51,9 @@ pub(super) struct Collection {
     namespace: Option<String>,
     retry: watch::Receiver<u64>,
     list_wanted: watch::Receiver<u64>,
-    pace: Pace,
+    backoff: Backoff,
     /// That of a namespace that is refused while others may be read.
-    refused_pace: Pace,
+    refused_backoff: Backoff,
     /// Refusals in a row.
     refusals: u32,
     /// Where the watch goes on; none if a list is needed.
@@ -76,7 +76,7 @@ pub(super) struct Collection {
 impl Collection {
     /// A whole type.
     pub(super) fn whole(common: &Common) -> Self {
-        Self::new(common, Source::of(common.spec()), None, Pace::default())
+        Self::new(common, Source::of(common.spec()), None, Backoff::default())
     }
 
     /// What of a type is in one of `count` namespaces.
@@ -84,17 +84,17 @@ impl Collection {
         // Rights in many namespaces may be missing for many types.
         let longest = REFUSED_EVERY.saturating_mul(u32::try_from(count).unwrap_or(u32::MAX)).max(LONGEST);
         let source = Source::in_namespace(common.spec(), namespace);
-        Self::new(common, source, Some(namespace.to_owned()), Pace::up_to(longest))
+        Self::new(common, source, Some(namespace.to_owned()), Backoff::up_to(longest))
     }
 
-    fn new(common: &Common, source: Source, namespace: Option<String>, refused_pace: Pace) -> Self {
+    fn new(common: &Common, source: Source, namespace: Option<String>, refused_backoff: Backoff) -> Self {
         Self {
             source,
             namespace,
             retry: common.shared.retry.clone(),
             list_wanted: common.list_wanted.subscribe(),
-            pace: Pace::default(),
-            refused_pace,
+            backoff: Backoff::default(),
+            refused_backoff,
             refusals: 0,
             start: None,
             is_listed: false,
@@ -206,8 +206,8 @@ impl Collection {
         self.trying_since = None;
         self.is_listed = true;
         common.standing.live(self.namespace.as_deref());
-        self.pace.healthy(Instant::now());
-        self.refused_pace.healthy(Instant::now());
+        self.backoff.healthy(Instant::now());
+        self.refused_backoff.healthy(Instant::now());
         self.refusals = 0;
         self.logged.clear();
     }
@@ -329,19 +329,21 @@ impl Collection {
             _ => None,
         };
         let delay = match &error {
-            RequestError::Relist(reason) if reason.is_cured_by_a_list() => self.pace.expired(Instant::now(), jitter()),
-            error if error.is_forbidden() && self.namespace.is_some() => {
-                self.refused_pace.failed(Instant::now(), None, jitter())
+            RequestError::Relist(reason) if reason.is_cured_by_a_list() => {
+                self.backoff.expired(Instant::now(), jitter())
             }
-            _ => self.pace.failed(Instant::now(), retry_after, jitter()),
+            error if error.is_forbidden() && self.namespace.is_some() => {
+                self.refused_backoff.failed(Instant::now(), None, jitter())
+            }
+            _ => self.backoff.failed(Instant::now(), retry_after, jitter()),
         };
         common.standing.failed(self.namespace.as_deref(), since, &error, phase);
         self.log(common, &error, delay);
         tokio::select! {
             () = tokio::time::sleep(delay) => {}
             Ok(()) = self.retry.changed() => {
-                self.pace.reset();
-                self.refused_pace.reset();
+                self.backoff.reset();
+                self.refused_backoff.reset();
             }
         }
     }

@@ -12,9 +12,9 @@ use super::intake::Sink;
 use super::places::ListPlaces;
 use super::resume::Start;
 use super::scope::Scope;
-use super::spec::WatchSpec;
 use super::standing::Standing;
 use crate::object::ResourceVersion;
+use crate::plan::WatchSpec;
 use crate::stream::Progress;
 
 /// What all loops share.

@@ -17,12 +17,12 @@ use super::common::Shared;
 use super::initial::Streaming;
 use super::intake::Sink;
 use super::places::ListPlaces;
-use super::spec::WatchSpec;
 use super::standing::gate_name;
 use super::successor::Successor;
 use super::type_loop::run;
-use crate::discover::Served;
-use crate::publish::queue::Queue;
+use crate::outbox::Outbox;
+use crate::plan::Served;
+use crate::plan::WatchSpec;
 use crate::snapshot::{Store, TypeId};
 use crate::stream::Progress;
 
@@ -36,7 +36,7 @@ pub struct FleetDeps {
     /// Where objects are kept.
     pub store: Arc<Store>,
     /// Where changes wait for the broker.
-    pub queue: Arc<Queue>,
+    pub queue: Arc<Outbox>,
     /// Where the loops report.
     pub board: Arc<Board>,
     /// Gates of the types whose first list is not complete.

@@ -10,8 +10,8 @@ use std::time::Duration;
 use kube::Client;
 
 use super::intake::Sink;
-use super::request::{RequestError, Source};
 use super::stream::{Seen, Watch, timeout};
+use crate::apiserver::request::{RequestError, Source};
 use crate::object::ResourceVersion;
 
 /// How long the answer may take to begin. A server that does not know what it is asked for, and has nothing to tell, may

@@ -7,9 +7,9 @@ use std::time::Duration;
 use meshsync_crds::agent_config::SnapshotMode;
 
 use super::board::Board;
-use super::spec::WatchSpec;
 use crate::object::{ObjectError, Outline, Prepared, ResourceVersion, TypeContext, WatchEvent, prepare_outline};
-use crate::publish::queue::Queue;
+use crate::outbox::Outbox;
+use crate::plan::WatchSpec;
 use crate::snapshot::{Table, TypeId};
 use crate::stream::{Position, TypeKey};
 
@@ -25,7 +25,7 @@ pub(super) struct Sink {
     pub(super) name: String,
     pub(super) type_id: TypeId,
     pub(super) table: Arc<Table>,
-    pub(super) queue: Arc<Queue>,
+    pub(super) queue: Arc<Outbox>,
     pub(super) board: Arc<Board>,
     pub(super) key: TypeKey,
     pub(super) fingerprint: u64,
@@ -37,7 +37,7 @@ impl Sink {
     pub(super) fn new(
         spec: &WatchSpec,
         (type_id, table): (TypeId, Arc<Table>),
-        queue: Arc<Queue>,
+        queue: Arc<Outbox>,
         board: Arc<Board>,
     ) -> Self {
         let served = &spec.selected.served;

@@ -5,8 +5,8 @@ use kube::Client;
 use super::intake::Sink;
 use super::pages::{PageSize, Pages};
 use super::places::Place;
-use super::request::{Reason, RequestError, Source};
 use super::resume::is_known;
+use crate::apiserver::request::{Reason, RequestError, Source};
 use crate::object::ResourceVersion;
 use crate::snapshot::Extent;
 

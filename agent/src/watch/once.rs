@@ -10,11 +10,11 @@ use super::intake::Sink;
 use super::list::ListTask;
 use super::pages::{PageSize, Pages};
 use super::places::Place;
-use super::request::{RequestError, Source};
 use super::scope::Scope;
-use super::spec::WatchSpec;
+use crate::apiserver::request::{RequestError, Source};
 use crate::object::{Outline, Prepared, ResourceVersion, TypeContext, prepare_outline};
-use crate::publish::queue::Queue;
+use crate::outbox::Outbox;
+use crate::plan::WatchSpec;
 use crate::snapshot::{Extent, Store};
 
 /// How far a list came.
@@ -35,7 +35,7 @@ pub async fn list_once(
     client: &Client,
     spec: &WatchSpec,
     store: &Store,
-    queue: &Arc<Queue>,
+    queue: &Arc<Outbox>,
     board: &Arc<Board>,
 ) -> Result<Reach, RequestError> {
     let sink = Sink::new(spec, store.open(&spec.selected.served), Arc::clone(queue), Arc::clone(board));

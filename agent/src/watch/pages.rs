@@ -8,9 +8,9 @@ use kube::Client;
 use meshsync_crds::agent_config::SnapshotMode;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::pace::{Pace, jitter};
 use super::places::Place;
-use super::request::{ListQuery, Reason, RequestError, Source, chunks, send};
+use crate::apiserver::backoff::{Backoff, jitter};
+use crate::apiserver::request::{ListQuery, Reason, RequestError, Source, chunks, send};
 use crate::object::{ListBody, ObjectError, Outline, ResourceVersion};
 
 /// Bounds of a page, in objects.
@@ -118,7 +118,7 @@ impl<'c> Pages<'c> {
         place: &mut Place<'_>,
         mut take: impl FnMut(&Outline<'_>),
     ) -> Result<Option<Page>, RequestError> {
-        let mut pace = Pace::default();
+        let mut backoff = Backoff::default();
         let mut tries = 1;
         loop {
             let Some(token) = self.token.clone() else { return Ok(None) };
@@ -141,7 +141,7 @@ impl<'c> Pages<'c> {
                 }
                 RequestError::Unavailable { retry_after, .. } if error.is_busy() && !is_first && tries < BUSY_TRIES => {
                     tries += 1;
-                    let wait = pace.failed(Instant::now(), retry_after, jitter());
+                    let wait = backoff.failed(Instant::now(), retry_after, jitter());
                     tracing::debug!(path = self.source.path, %error, retry_in = ?wait, "waiting for a page");
                     place.rest(wait).await;
                 }

@@ -1,6 +1,6 @@
 //! From where a watch may go on: one decision, which every way into a watch passes.
 
-use super::request::Reason;
+use crate::apiserver::request::Reason;
 use crate::object::ResourceVersion;
 
 /// What a version to watch from is the version of.

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use super::request::Source;
-use super::spec::WatchSpec;
+use crate::apiserver::request::Source;
+use crate::plan::WatchSpec;
 
 /// In how much of the cluster a type is listed and watched.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use meshsync_runtime::readiness::{Gate, Readiness};
 
 use super::board::{Board, NamespaceReport, Narrowed, Phase};
-use super::request::RequestError;
+use crate::apiserver::request::RequestError;
 
 /// How long a type that fails holds up readiness.
 const GATES_FOR: Duration = Duration::from_secs(30);

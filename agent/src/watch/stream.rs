@@ -10,9 +10,9 @@ use kube::Client;
 use tokio::time::Instant;
 
 use super::intake::Sink;
-use super::pace::jitter;
-use super::request::{ErrorAnswer, Reason, RequestError, Source, bounded, chunks, send};
 use super::resume::{Provenance, Start};
+use crate::apiserver::backoff::jitter;
+use crate::apiserver::request::{ErrorAnswer, Reason, RequestError, Source, bounded, chunks, send};
 use crate::object::event::{Bookmark, WatchStatus};
 use crate::object::{EventKind, FrameSplitter, ResourceVersion, WatchEvent};
 

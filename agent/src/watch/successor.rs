@@ -8,9 +8,9 @@ use kube::Client;
 use tokio::sync::Notify;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::pace::{Pace, jitter};
-use super::spec::WatchSpec;
 use super::{Board, Listing, Scope};
+use crate::apiserver::backoff::{Backoff, jitter};
+use crate::plan::WatchSpec;
 
 /// See the module. It asks for as long as it lives, until there is an answer.
 pub(super) struct Successor {
@@ -39,9 +39,9 @@ impl Successor {
 }
 
 async fn ask(client: Client, spec: WatchSpec, board: Arc<Board>, is_listed: Arc<AtomicBool>, done: Arc<Notify>) {
-    let mut pace = Pace::default();
+    let mut backoff = Backoff::default();
     while let Err(reason) = list(&client, &spec, &board).await {
-        let delay = pace.failed(Instant::now(), None, jitter());
+        let delay = backoff.failed(Instant::now(), None, jitter());
         let (name, version) = (spec.selected.served.name(), &spec.selected.served.version);
         tracing::warn!(
             r#type = name, version, reason, retry_in = ?delay,

@@ -31,13 +31,13 @@ use super::intake::Sink;
 use super::list::ListTask;
 use super::pages::PageSize;
 use super::places::Place;
-use super::request::{Reason, RequestError, Source};
 use super::resume::{Provenance, Start};
-use super::spec::WatchSpec;
 use super::stream::{End, Watch};
+use crate::apiserver::request::{Reason, RequestError, Source};
 use crate::object::{ObjectName, ResourceVersion};
-use crate::publish::outbox::{Action, Next};
-use crate::publish::queue::Queue;
+use crate::outbox::Outbox;
+use crate::outbox::{Action, Next};
+use crate::plan::WatchSpec;
 use crate::snapshot::{Extent, Store, Table};
 use crate::watch::Board;
 
@@ -63,7 +63,7 @@ pub(super) fn spec() -> WatchSpec {
 struct Scene {
     client: Client,
     table: Arc<Table>,
-    queue: Arc<Queue>,
+    queue: Arc<Outbox>,
     board: Arc<Board>,
     sink: Sink,
     asked: tokio::task::JoinHandle<Vec<String>>,
@@ -106,7 +106,7 @@ impl Scene {
             assert!(answers.next().is_none(), "a request is missing");
             asked
         });
-        let (store, queue, board) = (Store::new(), Arc::new(Queue::default()), Arc::new(Board::default()));
+        let (store, queue, board) = (Store::new(), Arc::new(Outbox::default()), Arc::new(Board::default()));
         let (type_id, table) = store.open(&spec.selected.served);
         let sink = Sink::new(spec, (type_id, table.clone()), queue.clone(), board.clone());
         Self { client: Client::new(service, "default"), table, queue, board, sink, asked }

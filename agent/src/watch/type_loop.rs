@@ -12,12 +12,12 @@ use super::collection::Collection;
 use super::common::{Common, Shared};
 use super::intake::Sink;
 use super::list::current_version;
-use super::pace::{LONGEST, Pace, jitter};
-use super::request::{RequestError, Source};
 use super::resume::is_known;
 use super::scope::Scope;
-use super::spec::WatchSpec;
 use super::stream::{Watch, timeout};
+use crate::apiserver::backoff::{Backoff, LONGEST, jitter};
+use crate::apiserver::request::{RequestError, Source};
+use crate::plan::WatchSpec;
 use crate::snapshot::Extent;
 
 /// How long it may take until rights to the whole of a type are noticed of which nobody tells.
@@ -100,14 +100,14 @@ impl TypeLoop {
 
     /// Waits until the type may be listed and watched as a whole.
     async fn until_whole(&self) {
-        let mut pace = Pace::up_to(WHOLE_AGAIN_WITHIN);
+        let mut backoff = Backoff::up_to(WHOLE_AGAIN_WITHIN);
         let mut retry = self.common.shared.retry.clone();
         loop {
-            let delay = pace.failed(Instant::now(), None, jitter());
+            let delay = backoff.failed(Instant::now(), None, jitter());
             let delay = if self.common.standing.is_refused() { delay.min(LONGEST) } else { delay };
             tokio::select! {
                 () = tokio::time::sleep(delay) => {}
-                Ok(()) = retry.changed() => pace.reset(),
+                Ok(()) = retry.changed() => backoff.reset(),
             }
             if self.may_be_whole().await {
                 return;

@@ -7,10 +7,12 @@ use std::sync::Arc;
 use futures::{StreamExt, stream};
 use kube::Client;
 
+use crate::apiserver::RequestError;
 use crate::cli::progress::progress;
-use crate::publish::queue::Queue;
+use crate::outbox::Outbox;
+use crate::plan::WatchSpec;
 use crate::snapshot::Store;
-use crate::watch::{Board, Reach, RequestError, WatchSpec, list_once};
+use crate::watch::{Board, Reach, list_once};
 
 /// Types that are listed at the same time.
 const CONCURRENCY: usize = 4;
@@ -82,7 +84,7 @@ impl fmt::Display for Gaps {
 
 /// Lists every type of `plan` into `store`; gives what is missing.
 pub(super) async fn read_all(client: &Client, store: &Arc<Store>, plan: Vec<WatchSpec>) -> Gaps {
-    let queue = Arc::new(Queue::default());
+    let queue = Arc::new(Outbox::default());
     let board = Arc::new(Board::default());
     let bar = progress(plan.len());
     let reads = stream::iter(plan).map(|spec| {

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use futures::stream::{self, BoxStream};
 use futures::{FutureExt, StreamExt};
 
-use crate::publish::parts::DATA_SUBJECT;
+use crate::publish::context::DATA_SUBJECT;
 use crate::stream::{ALL_STATES, TypeKey, type_of};
 
 /// When enough events should have come to say what comes at all, where no stored state comes first.

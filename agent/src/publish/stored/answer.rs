@@ -8,9 +8,9 @@ use futures::{FutureExt, StreamExt};
 use super::conflict::{Mine, Verdict, judge};
 use super::flight::{Answer, Sent, SentObject, read_answer};
 use super::send::Manner;
-use super::{End, GIVE_WAY_FOR, PAUSES, RIVAL_FOR, Session};
+use super::session::{End, GIVE_WAY_FOR, PAUSES, RIVAL_FOR, Session};
 use crate::encode::{Detail, EventType};
-use crate::publish::outbox::Action;
+use crate::outbox::Action;
 use crate::snapshot::Confirmation;
 
 impl Session<'_> {

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use crate::object::ResourceVersion;
-use crate::publish::queue::Queue;
+use crate::outbox::Outbox;
 use crate::snapshot::TypeId;
 use crate::stream::{Position, Progress};
 
@@ -22,7 +22,7 @@ impl Checkpoints {
     pub(super) fn due(
         &mut self,
         progress: &Progress,
-        queue: &Queue,
+        queue: &Outbox,
         awaits_list: impl Fn(TypeId) -> bool,
     ) -> Vec<(TypeId, Position)> {
         // The positions first, the place in the outbox last: whatever is recorded between them may be missing from the
@@ -57,14 +57,14 @@ impl Checkpoints {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::publish::outbox::Next;
+    use crate::outbox::Next;
     use crate::snapshot::tests::object;
     use crate::snapshot::{Outcome, Store};
     use crate::stream::TypeKey;
 
     struct Bench {
         progress: Progress,
-        queue: Queue,
+        queue: Outbox,
         checkpoints: Checkpoints,
         type_id: TypeId,
         awaits_list: bool,
@@ -75,7 +75,7 @@ mod tests {
             let type_id = Store::new().open(&crate::snapshot::tests::served("things", &[])).0;
             Self {
                 progress: Progress::default(),
-                queue: Queue::default(),
+                queue: Outbox::default(),
                 checkpoints: Checkpoints::default(),
                 type_id,
                 awaits_list: false,

@@ -5,7 +5,7 @@
 
 use crate::encode::EventType;
 use crate::object::{ResourceVersion, Uid};
-use crate::publish::parts::Found;
+use crate::publish::context::Found;
 use crate::stream::Stamp;
 
 /// What a message was to store.

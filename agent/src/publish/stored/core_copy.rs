@@ -7,10 +7,11 @@ use async_nats::Client;
 use bytes::Bytes;
 
 use super::told::ToldUpTo;
+use crate::outbox::Item;
+use crate::outbox::Outbox;
+use crate::publish::context::DATA_SUBJECT;
 use crate::publish::latecomers::{Latecomers, Note};
-use crate::publish::outbox::Item;
-use crate::publish::parts::{DATA_SUBJECT, until};
-use crate::publish::queue::Queue;
+use crate::publish::wait::until;
 
 /// A broker that dies takes with it what it had not written to its consumers yet.
 const RECENT: Duration = Duration::from_secs(1);
@@ -84,7 +85,7 @@ impl CoreCopy {
     }
 
     /// Up to which sequence everything has arrived, when that is to be noted.
-    pub(super) fn due_mark(&mut self, queue: &Queue) -> Option<u64> {
+    pub(super) fn due_mark(&mut self, queue: &Outbox) -> Option<u64> {
         if self.latecomers.as_ref().is_some_and(|latecomers| !latecomers.is_empty()) {
             return None;
         }
@@ -98,7 +99,7 @@ impl CoreCopy {
         until(self.latecomers.as_ref().map(Latecomers::until)).await;
     }
 
-    pub(super) fn repeat_if_due(&mut self, queue: &Queue) {
+    pub(super) fn repeat_if_due(&mut self, queue: &Outbox) {
         if let Some(due) = self.latecomers.take_if(|latecomers| latecomers.until() <= Instant::now()) {
             let repeated = due.repeat(queue);
             self.told.again_before(queue.next_order());

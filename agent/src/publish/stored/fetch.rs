@@ -11,7 +11,7 @@ use futures::stream::FuturesUnordered;
 
 use crate::encode::EventType;
 use crate::encode::envelope::{data_message, object_of};
-use crate::publish::outbox::Item;
+use crate::outbox::Item;
 
 /// Most messages that are asked for at the same time.
 const MOST: usize = 64;

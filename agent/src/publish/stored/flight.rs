@@ -9,7 +9,7 @@ use async_nats::{Message, StatusCode, jetstream};
 use bytes::Bytes;
 
 use crate::encode::{Detail, EventType};
-use crate::publish::outbox::Item;
+use crate::outbox::Item;
 use crate::snapshot::TypeId;
 use crate::stream::Stamp;
 

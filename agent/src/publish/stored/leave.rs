@@ -8,8 +8,9 @@ use futures::StreamExt;
 
 use super::flight::{Answer, Impossible, Sent, read_answer};
 use super::send::LONGEST_SUBJECT;
-use super::{ACKNOWLEDGED_WITHIN, End, Session};
-use crate::publish::parts::{Parts, Problem};
+use super::session::{ACKNOWLEDGED_WITHIN, End, Session};
+use crate::publish::context::PublishContext;
+use crate::publish::error::SessionError;
 use crate::stream::{Checkpoint, Subjects, ToldMark};
 
 impl Session<'_> {
@@ -25,7 +26,7 @@ impl Session<'_> {
     }
 
     async fn store_checkpoints(&mut self) {
-        let Parts { store, progress, queue, .. } = &*self.parts;
+        let PublishContext { store, progress, queue, .. } = &*self.parts;
         // What is not in the stream is known only after a list.
         let awaits_list = |type_id| {
             self.parts.delivery.lacks_objects(type_id) || store.table(type_id).is_none_or(|table| table.awaits_list())
@@ -114,7 +115,7 @@ pub(super) enum Marked {
     Refused,
 }
 
-impl Parts {
+impl PublishContext {
     /// Notes how far core subscribers are, if the message with sequence `newest` is still the last one. As the server stores
     /// in the order in which messages come, nothing of an earlier connection that is gone comes after it.
     pub(super) async fn mark_if_last(
@@ -123,19 +124,20 @@ impl Parts {
         subjects: &Subjects,
         told: u64,
         newest: u64,
-    ) -> Result<Marked, Problem> {
-        let payload = serde_json::to_vec(&ToldMark { sequence: told }).map_err(|error| Problem(error.to_string()))?;
+    ) -> Result<Marked, SessionError> {
+        let payload =
+            serde_json::to_vec(&ToldMark { sequence: told }).map_err(|error| SessionError(error.to_string()))?;
         let mut headers = HeaderMap::new();
         headers.insert(NATS_EXPECTED_LAST_SEQUENCE, newest.to_string());
         let request = Request::new().headers(headers).payload(payload.into()).timeout(Some(ACKNOWLEDGED_WITHIN));
         let mut connection = self.broker.connection.clone();
         let answer = tokio::select! {
             answer = self.broker.client.send_request(subjects.told_mark(), request) => answer,
-            _ = connection.wait_for(|now| !now.is(generation)) => return Err(Problem("the connection broke".to_owned())),
+            _ = connection.wait_for(|now| !now.is(generation)) => return Err(SessionError("the connection broke".to_owned())),
         };
         let captured = subjects.captured().join(" and ");
         let answer =
-            answer.map_err(|error| Problem(format!("{error}; may the broker's user publish to {captured}?")))?;
+            answer.map_err(|error| SessionError(format!("{error}; may the broker's user publish to {captured}?")))?;
         match read_answer(&answer) {
             Answer::Stored { sequence, .. } => Ok(Marked::At(sequence)),
             Answer::Conflict => Ok(Marked::NotLast),
@@ -143,17 +145,17 @@ impl Parts {
                 tracing::warn!(reason, "the stream refuses a mark");
                 Ok(Marked::Refused)
             }
-            Answer::NoStream | Answer::Echo => Err(Problem("the stream is gone".to_owned())),
+            Answer::NoStream | Answer::Echo => Err(SessionError("the stream is gone".to_owned())),
         }
     }
 }
 
 /// What the mark says up to which core subscribers were told; `None` where an agent stored that knew no mark.
-pub(super) async fn read_told(stream: &Stream, subjects: &Subjects) -> Result<Option<u64>, Problem> {
+pub(super) async fn read_told(stream: &Stream, subjects: &Subjects) -> Result<Option<u64>, SessionError> {
     match stream.direct_get_last_for_subject(subjects.told_mark()).await {
         // One that cannot be read is no reason to leave anything out.
         Ok(mark) => Ok(Some(serde_json::from_slice(&mark.payload).map_or(0, |ToldMark { sequence }| sequence))),
         Err(error) if error.kind() == DirectGetErrorKind::NotFound => Ok(None),
-        Err(error) => Err(Problem(error.to_string())),
+        Err(error) => Err(SessionError(error.to_string())),
     }
 }

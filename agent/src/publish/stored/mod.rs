@@ -13,99 +13,36 @@ mod leave;
 mod reconcile;
 mod restore;
 mod send;
+mod session;
 mod told;
 
 use std::pin::pin;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use async_nats::Message;
 use async_nats::jetstream::stream::Stream;
-use async_nats::{Message, Subscriber};
 use futures::{FutureExt, StreamExt};
 
 use self::checkpoints::Checkpoints;
 use self::core_copy::CoreCopy;
 use self::fetch::{Fetched, Fetches};
-use self::flight::{Flight, Impossible, Sent, SentObject};
+use self::flight::{Flight, Sent};
 use self::leave::{Marked, read_told};
 use self::reconcile::{Look, Reconciler};
 use self::restore::{Report, Wanted, restore};
 use self::send::Manner;
+use self::session::*;
+pub(super) use self::session::{End, Session};
 use self::told::ToldUpTo;
+use super::context::PublishContext;
+use super::error::SessionError;
 use super::latecomers::Note;
 use super::message::Encoding;
-use super::outbox::{Item, Next};
-use super::parts::{Parts, Problem, until, wait};
+use super::wait::{until, wait};
+use crate::outbox::{Item, Next};
 use crate::snapshot::Digest;
 use crate::stream::{Checkpoint, StreamSettings, Subjects, read_checkpoints};
-
-/// How long a broker may leave everything without an answer before it is taken for gone.
-const ACKNOWLEDGED_WITHIN: Duration = Duration::from_secs(15);
-/// How long to leave a message that knows more than we do alone.
-const GIVE_WAY_FOR: Duration = Duration::from_secs(2);
-/// How long somebody else is taken to write into the stream after a message of his was met.
-const RIVAL_FOR: Duration = Duration::from_secs(60);
-/// How often checkpoints are looked at.
-const CHECKPOINT_EVERY: Duration = Duration::from_secs(2);
-/// First and longest pause after the stream refused a message.
-const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
-/// Pause after a message could not be asked back from the stream.
-const FETCH_AGAIN: Duration = Duration::from_secs(1);
-/// How long the broker may take to say how far the stream is.
-const LOOK_WITHIN: Duration = Duration::from_secs(1);
-/// How often the stream is read at most before a session begins.
-const READINGS: u32 = 3;
-
-/// Why a session is over.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum End {
-    /// The connection broke.
-    Broken,
-    /// The broker answers nothing any more.
-    Silent,
-    /// The broker never answered to a message about an object.
-    Unheard,
-    /// There is no stream any more.
-    NoStream,
-    /// The stream may not be what it is thought to be.
-    Stale,
-    /// Messages are to be made differently from now on.
-    OtherEncoding,
-    /// Another agent took the place of this one.
-    Yielded,
-    /// Everything is published, and that was asked for.
-    Drained,
-}
-
-/// One connection's work on the stream.
-pub(super) struct Session<'p> {
-    parts: &'p mut Parts,
-    encoding: Encoding,
-    generation: u64,
-    stream: Stream,
-    subjects: Subjects,
-    settings: StreamSettings,
-    flight: Flight,
-    answers: Subscriber,
-    core: CoreCopy,
-    fetches: Fetches,
-    checkpoints: Checkpoints,
-    reconciler: Reconciler,
-    /// Messages that gave way to ones that know more.
-    gave_way: Vec<(Instant, Box<SentObject>)>,
-    /// Messages that the client library did not take.
-    withdrawn: Vec<(Box<SentObject>, Impossible)>,
-    /// When a message was last met that this session did not store.
-    met_rival: Option<Instant>,
-    /// Until when nothing is sent, because the stream refuses.
-    paused_until: Option<Instant>,
-    /// Length of the next pause.
-    pause: Duration,
-    /// Whether a message about an object was ever answered.
-    heard: bool,
-    /// What a message could have when the stream was read.
-    most_bytes: usize,
-}
 
 impl<'p> Session<'p> {
     /// Begins on a stream that [`crate::stream::ensure`] made ready.
@@ -113,15 +50,15 @@ impl<'p> Session<'p> {
     /// # Errors
     /// When the stream cannot be read, or the connection does not take a subscription.
     pub(super) async fn begin(
-        parts: &'p mut Parts,
+        parts: &'p mut PublishContext,
         encoding: Encoding,
         generation: u64,
         mut stream: Stream,
         settings: StreamSettings,
-    ) -> Result<Self, Problem> {
+    ) -> Result<Self, SessionError> {
         let client = parts.broker.client.clone();
         let inbox = client.new_inbox();
-        let answers = client.subscribe(format!("{inbox}.*")).await.map_err(|error| Problem(error.to_string()))?;
+        let answers = client.subscribe(format!("{inbox}.*")).await.map_err(|error| SessionError(error.to_string()))?;
         let subjects = Subjects::new(&encoding.cluster_id);
         let (reconciler, told) = begin_at_the_end(parts, &encoding, generation, &mut stream, &subjects).await?;
         let core = CoreCopy::new(client, parts.new_connection(generation), told);
@@ -305,12 +242,12 @@ impl<'p> Session<'p> {
 /// Reads the stream back until nothing is behind what was read: what a predecessor had on its way is stored after its
 /// connection is gone, at the latest.
 async fn begin_at_the_end(
-    parts: &mut Parts,
+    parts: &mut PublishContext,
     encoding: &Encoding,
     generation: u64,
     stream: &mut Stream,
     subjects: &Subjects,
-) -> Result<(Reconciler, ToldUpTo), Problem> {
+) -> Result<(Reconciler, ToldUpTo), SessionError> {
     let mut reading = 1;
     loop {
         let ReadBack { mut reconciler, newest, told, marked } = read_back(parts, encoding, stream, subjects).await?;
@@ -343,22 +280,22 @@ struct ReadBack {
 
 /// Brings snapshot and stream together, and lets the watches begin from where the stream ends.
 async fn read_back(
-    parts: &mut Parts,
+    parts: &mut PublishContext,
     encoding: &Encoding,
     stream: &mut Stream,
     subjects: &Subjects,
-) -> Result<ReadBack, Problem> {
+) -> Result<ReadBack, SessionError> {
     let began = Instant::now();
     // Before it is read: what somebody else writes meanwhile is found the next time.
-    let newest = stream.info().await.map_err(|error| Problem(error.to_string()))?.state.last_sequence;
+    let newest = stream.info().await.map_err(|error| SessionError(error.to_string()))?.state.last_sequence;
     // One that is ahead of the stream is not of this stream, and no reason to leave anything out.
     let marked = read_told(stream, subjects).await?.map(|marked| if marked > newest { 0 } else { marked });
     // What an earlier session of this agent stored is carried over from it.
     let told = marked.filter(|_| parts.carried.is_empty_handed()).unwrap_or(u64::MAX);
     let reading = parts.progress.reading();
-    let in_force = parts.in_force.borrow().clone();
+    let active_plan = parts.active_plan.borrow().clone();
     let wanted = Wanted { encoding: encoding.name(), most_bytes: parts.most_bytes(stream) };
-    let report = restore(stream, subjects, wanted, &parts.store, &parts.queue, &in_force, told).await?;
+    let report = restore(stream, subjects, wanted, &parts.store, &parts.queue, &active_plan, told).await?;
     let mut checkpoints = read_checkpoints(stream, subjects).await?;
     checkpoints.retain(|key, checkpoint| !report.to_list.contains(key) && is_of(checkpoint, report.digests.get(key)));
     let Report { stored, taken, resent, ghosts, untold, newest: newest_object, to_list: _, digests: _ } = report;

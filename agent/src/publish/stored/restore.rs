@@ -6,12 +6,12 @@ use std::sync::Arc;
 use async_nats::jetstream::stream::Stream;
 use meshsync_crds::discovery::ServedType;
 
-use crate::discover::InForce;
 use crate::encode::EventType;
 use crate::object::Uid;
+use crate::outbox::Action;
+use crate::outbox::Outbox;
+use crate::plan::ActivePlan;
 use crate::publish::latecomers::Note;
-use crate::publish::outbox::Action;
-use crate::publish::queue::Queue;
 use crate::snapshot::{Digest, Removed, Restored, Store, Stored, Table, Told, TypeId};
 use crate::stream::{Entry, ReadError, Stamp, Subjects, TypeKey, read_headers};
 
@@ -68,8 +68,8 @@ pub(super) async fn restore(
     subjects: &Subjects,
     wanted: Wanted<'_>,
     store: &Store,
-    queue: &Queue,
-    in_force: &InForce,
+    queue: &Outbox,
+    active_plan: &ActivePlan,
     told: u64,
 ) -> Result<Report, ReadError> {
     let mut report = Report::default();
@@ -90,7 +90,7 @@ pub(super) async fn restore(
             return;
         }
         report.stored += 1;
-        if !tables.contains_key(&entry.key) && in_force.discovery.is_in_doubt(&stranger_of(&entry)) {
+        if !tables.contains_key(&entry.key) && active_plan.discovery.is_in_doubt(&stranger_of(&entry)) {
             // Taken in as if it were watched: it may be named in a moment, and is dropped when it turns out to be gone.
             let (type_id, table) = store.open(&stranger_of(&entry));
             let served = Arc::new(stranger_of(&entry));
@@ -114,7 +114,7 @@ pub(super) async fn restore(
 }
 
 /// Queues objects that the stream does not hold any more.
-fn resend_what_was_lost(tables: &HashMap<TypeKey, Watched>, queue: &Queue, report: &mut Report) {
+fn resend_what_was_lost(tables: &HashMap<TypeKey, Watched>, queue: &Outbox, report: &mut Report) {
     for (key, of) in tables {
         report.digests.insert(key.clone(), of.table.stored_digest());
         for (uid, name) in of.table.lost() {
@@ -125,7 +125,7 @@ fn resend_what_was_lost(tables: &HashMap<TypeKey, Watched>, queue: &Queue, repor
 }
 
 /// Queues the deletion of objects whose types are not watched any more.
-fn delete_strangers(strangers: Strangers, store: &Store, queue: &Queue, report: &mut Report) {
+fn delete_strangers(strangers: Strangers, store: &Store, queue: &Outbox, report: &mut Report) {
     for ((key, api_version, kind), objects) in strangers {
         let served = stranger(&key, &api_version, kind);
         report.ghosts += objects.len();
@@ -133,7 +133,7 @@ fn delete_strangers(strangers: Strangers, store: &Store, queue: &Queue, report: 
     }
 }
 
-fn take_in(entry: Entry, of: &mut Watched, wanted: Wanted<'_>, queue: &Queue, report: &mut Report) {
+fn take_in(entry: Entry, of: &mut Watched, wanted: Wanted<'_>, queue: &Outbox, report: &mut Report) {
     let Entry { key: _, name, stamp, sequence, payload: _ } = entry;
     let hash = wanted.is_met_by(&stamp).then_some(stamp.hash);
     let uid = stamp.uid.unwrap_or_else(|| Uid::named(&name));

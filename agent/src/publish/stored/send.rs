@@ -6,12 +6,12 @@ use meshsync_crds::discovery::ServedType;
 
 use super::fetch::Fetched;
 use super::flight::{Impossible, Sent, SentObject};
-use super::{FETCH_AGAIN, Session};
+use super::session::{FETCH_AGAIN, Session};
 use crate::encode::{Detail, EventType};
 use crate::object::{Body, ResourceVersion, Uid};
+use crate::outbox::{Action, Item};
+use crate::publish::context::TOO_LARGE;
 use crate::publish::message::Encoded;
-use crate::publish::outbox::{Action, Item};
-use crate::publish::parts::TOO_LARGE;
 use crate::snapshot::{Object, Removed};
 use crate::stream::{Conditions, Stamp, TypeKey};
 

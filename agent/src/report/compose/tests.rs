@@ -14,7 +14,7 @@ fn facts(phases: &[Phase]) -> Facts {
         (format!("type{at}"), report)
     });
     Facts {
-        in_force: InForce { config: Some(Arc::new(config)), ..InForce::default() },
+        active_plan: ActivePlan { config: Some(Arc::new(config)), ..ActivePlan::default() },
         types: types.collect(),
         objects: 5,
         broker: connection(true),
@@ -48,7 +48,7 @@ fn a_type_that_is_read_in_some_namespaces_is_named_with_them() {
         let mut facts = facts(&[Phase::Live, Phase::Live]);
         let mut config = AgentConfig::built_in();
         config.informer_config.namespaces.include = include.iter().map(|name| (*name).to_owned()).collect();
-        facts.in_force.config = Some(Arc::new(config));
+        facts.active_plan.config = Some(Arc::new(config));
         let namespaces = [("a".to_owned(), part(Phase::Live)), ("b".to_owned(), part(refused))].into();
         facts.types.get_mut("type1").unwrap().narrowed = Some(Narrowed { since, refusal: "no".into(), namespaces });
         compose(facts)
@@ -161,7 +161,7 @@ fn objects_that_are_not_published_are_named_with_their_reasons() {
 #[test]
 fn a_rejected_configuration_is_reported_beside_the_one_in_force() {
     let mut facts = facts(&[Phase::Live]);
-    facts.in_force.rejected = Some(("r8".into(), "bad".into()));
+    facts.active_plan.rejected = Some(("r8".into(), "bad".into()));
     let status = compose(facts);
     assert_eq!((status.applied_revision.as_str(), status.rejected_revision.as_deref()), ("r7", Some("r8")));
     assert!(status.message.contains("bad"), "{}", status.message);

@@ -25,7 +25,7 @@ use crate::watch::{Phase, TypeReport};
 struct Play {
     server: Server,
     table: Arc<Table>,
-    queue: Arc<Queue>,
+    queue: Arc<Outbox>,
     board: Arc<Board>,
     readiness: Readiness,
     progress: Arc<Progress>,
@@ -39,13 +39,13 @@ impl Play {
         Self::over(server, &wanting(include), Store::new(), Arc::default())
     }
 
-    fn over(server: Server, spec: &WatchSpec, store: Arc<Store>, queue: Arc<Queue>) -> Self {
+    fn over(server: Server, spec: &WatchSpec, store: Arc<Store>, queue: Arc<Outbox>) -> Self {
         let progress = Progress::default();
         progress.done(HashMap::new());
         Self::from(progress, server, spec, store, queue)
     }
 
-    fn from(progress: Progress, server: Server, spec: &WatchSpec, store: Arc<Store>, queue: Arc<Queue>) -> Self {
+    fn from(progress: Progress, server: Server, spec: &WatchSpec, store: Arc<Store>, queue: Arc<Outbox>) -> Self {
         let (board, readiness, progress) = (Arc::new(Board::default()), Readiness::default(), Arc::new(progress));
         let (retry, retried) = watch::channel(0);
         let (type_id, table) = store.open(&spec.selected.served);
@@ -121,7 +121,7 @@ fn wanting(include: &[&str]) -> WatchSpec {
     spec
 }
 
-fn told(queue: &Queue, table: &Arc<Table>) -> Vec<String> {
+fn told(queue: &Outbox, table: &Arc<Table>) -> Vec<String> {
     let mut told = Vec::new();
     while let Next::Item(item) = queue.next() {
         match &item.action {
@@ -332,7 +332,7 @@ async fn a_type_that_is_in_no_namespace_stays_refused() {
 
 #[tokio::test(start_paused = true)]
 async fn what_is_not_wanted_any_more_leaves_even_where_nothing_may_be_read() {
-    let (store, queue): (_, Arc<Queue>) = (Store::new(), Arc::default());
+    let (store, queue): (_, Arc<Outbox>) = (Store::new(), Arc::default());
     let server = Server::new(&[EVERYWHERE]);
     server.create(&[("a", "one"), ("b", "two")]);
     let before = Play::over(server, &spec(), store.clone(), queue.clone());

@@ -1,4 +1,8 @@
-//! The outbox, shared: watches push, the publisher takes.
+//! The outbox: what consumers are still to be told. Watches push, the publisher takes.
+
+mod change;
+mod pending;
+mod state;
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -6,21 +10,24 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-use super::outbox::{Action, Change, Item, Next, Outbox};
 use crate::object::{ObjectName, Prepared, Uid};
 use crate::snapshot::{Outcome, Removed, Store, TypeId};
+use state::OutboxState;
+
+pub use change::{Action, Change};
+pub use state::{Item, Next, RECREATE_DELAY};
 
 /// How often those who wait for a shorter queue look.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
-/// A shared [`Outbox`]. Pushing never waits for the broker: an API server cuts off watchers that read too slowly.
+/// A shared [`OutboxState`]. Pushing never waits for the broker: an API server cuts off watchers that read too slowly.
 #[derive(Debug, Default)]
-pub struct Queue {
-    outbox: Mutex<Outbox>,
+pub struct Outbox {
+    outbox: Mutex<OutboxState>,
     pushed: Notify,
 }
 
-impl Queue {
+impl Outbox {
     /// Records what became of an object in the snapshot.
     pub fn record(&self, type_id: TypeId, prepared: &Prepared, outcome: Outcome) {
         if matches!(outcome, Outcome::Unchanged | Outcome::Stale) {
@@ -56,7 +63,7 @@ impl Queue {
         self.pushed.notify_one();
     }
 
-    /// See [`Outbox::repeat`].
+    /// See [`OutboxState::repeat`].
     pub fn repeat(&self, type_id: TypeId, name: ObjectName, action: Action) {
         self.lock().repeat(type_id, name, action, Instant::now());
         self.pushed.notify_one();
@@ -72,18 +79,18 @@ impl Queue {
         self.pushed.notified().await;
     }
 
-    /// See [`Outbox::confirm`].
+    /// See [`OutboxState::confirm`].
     pub fn confirm(&self, item: Item) {
         self.lock().confirm(item, Instant::now());
     }
 
-    /// See [`Outbox::hand_over`].
+    /// See [`OutboxState::hand_over`].
     #[must_use]
     pub fn hand_over(&self, item: &Item) -> bool {
         self.lock().hand_over(item)
     }
 
-    /// See [`Outbox::return_unconfirmed`].
+    /// See [`OutboxState::return_unconfirmed`].
     pub fn return_unconfirmed(&self, item: Item) {
         self.lock().return_unconfirmed(item);
     }
@@ -109,13 +116,13 @@ impl Queue {
         self.lock().is_empty()
     }
 
-    /// See [`Outbox::next_order`].
+    /// See [`OutboxState::next_order`].
     #[must_use]
     pub fn next_order(&self) -> u64 {
         self.lock().next_order()
     }
 
-    /// See [`Outbox::oldest_orders`].
+    /// See [`OutboxState::oldest_orders`].
     #[must_use]
     pub fn oldest_orders(&self) -> HashMap<TypeId, u64> {
         self.lock().oldest_orders()
@@ -127,7 +134,7 @@ impl Queue {
         self.lock().oldest_since()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Outbox> {
+    fn lock(&self) -> MutexGuard<'_, OutboxState> {
         // The outbox never panics between two consistent states; losing the lock to poison would lose everything.
         self.outbox.lock().unwrap_or_else(PoisonError::into_inner)
     }

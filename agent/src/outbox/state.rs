@@ -3,16 +3,13 @@
 //! The outbox holds keys, never bodies: a message is made from the snapshot at the moment it is sent, so however long the
 //! broker is away, only the newest state waits. Its size is bounded by the objects that exist or that consumers know.
 
-mod pending;
-
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use pending::Pending;
-
-use crate::encode::EventType;
-use crate::object::{ObjectName, Prepared, Uid};
-use crate::snapshot::{Outcome, Removed, Told, TypeId};
+use super::change::{Action, Change};
+use super::pending::Pending;
+use crate::object::{ObjectName, Prepared};
+use crate::snapshot::{Outcome, TypeId};
 
 /// How long a re-creation waits after the delete of the same name went out. Meshery Server collects up to 500 ms and then
 /// applies all upserts before all deletes: both in one batch would end with no row.
@@ -21,63 +18,7 @@ pub const RECREATE_DELAY: Duration = Duration::from_secs(1);
 /// Entries for which there is room even when nothing waits.
 const KEPT_CAPACITY: usize = 1_024;
 
-/// Something that changed in the snapshot.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Change {
-    /// The object is new or has changed.
-    Upsert {
-        /// Its type.
-        type_id: TypeId,
-        /// Its name.
-        name: ObjectName,
-        /// Its uid.
-        uid: Uid,
-    },
-    /// The object is to be sent again as if it were new.
-    Resync {
-        /// Its type.
-        type_id: TypeId,
-        /// Its name.
-        name: ObjectName,
-        /// Its uid.
-        uid: Uid,
-    },
-    /// The object left the snapshot.
-    Delete {
-        /// Its type.
-        type_id: TypeId,
-        /// What left.
-        removed: Removed,
-    },
-}
-
-/// What to send for one object.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Action {
-    /// Send the state that the snapshot holds under this uid. If it is gone from there, confirm without sending.
-    Upsert {
-        /// The object.
-        uid: Uid,
-        /// Whether it has to go out as `ADDED` whatever consumers know.
-        resync: bool,
-    },
-    /// Send that the object is gone. Boxed: deletes are rare, and actions are kept by the ten thousand.
-    Delete(Box<Removed>),
-}
-
-impl Action {
-    /// The event type for a state that is sent to consumers who know `told` of the object.
-    #[must_use]
-    pub fn event_type(&self, told: Told) -> EventType {
-        match self {
-            Self::Delete(_) => EventType::Deleted,
-            Self::Upsert { resync: false, .. } if told == Told::Yes => EventType::Modified,
-            Self::Upsert { .. } => EventType::Added,
-        }
-    }
-}
-
-/// One message to be made. It must come back through [`Outbox::confirm`] or [`Outbox::return_unconfirmed`]; until then
+/// One message to be made. It must come back through [`OutboxState::confirm`] or [`OutboxState::return_unconfirmed`]; until then
 /// nothing else about the same name is handed out.
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "confirm it or return it, or its object is never sent again"]
@@ -99,7 +40,7 @@ impl Item {
     }
 }
 
-/// Answer of [`Outbox::next`].
+/// Answer of [`OutboxState::next`].
 #[derive(Debug, PartialEq, Eq)]
 pub enum Next {
     /// Send this.
@@ -114,7 +55,7 @@ type Key = (TypeId, ObjectName);
 
 /// See the module. Not shared by itself: put it behind a lock and wake the publisher after a push.
 #[derive(Debug, Default)]
-pub struct Outbox {
+pub(super) struct OutboxState {
     entries: HashMap<Key, Entry>,
     /// Keys that may go out now, in the order of their oldest unsent change.
     ready: BTreeMap<u64, Key>,
@@ -158,15 +99,9 @@ impl Entry {
     }
 }
 
-impl Outbox {
-    /// An empty outbox.
-    #[must_use]
-    pub fn new() -> Self {
-        Self::default()
-    }
-
+impl OutboxState {
     /// Records what [`crate::snapshot::Table::upsert`] did with `prepared`.
-    pub fn record(&mut self, type_id: TypeId, prepared: &Prepared, outcome: Outcome, now: Instant) {
+    pub(super) fn record(&mut self, type_id: TypeId, prepared: &Prepared, outcome: Outcome, now: Instant) {
         match outcome {
             Outcome::Added { replaced } => {
                 if let Some(removed) = replaced {
@@ -180,7 +115,7 @@ impl Outbox {
     }
 
     /// Records a change; it replaces what it makes superfluous.
-    pub fn push(&mut self, change: Change, now: Instant) {
+    pub(super) fn push(&mut self, change: Change, now: Instant) {
         match change {
             Change::Upsert { type_id, name, uid } => {
                 self.merge((type_id, name), now, |pending| Some(Pending::then_upsert(pending, uid, false)));
@@ -196,7 +131,7 @@ impl Outbox {
     }
 
     /// What to send now.
-    pub fn next(&mut self, now: Instant) -> Next {
+    pub(super) fn next(&mut self, now: Instant) -> Next {
         self.release_held(now);
         let key = self.ready.first_key_value().map(|(_, key)| key.clone());
         let taken = key.and_then(|key| {
@@ -217,7 +152,7 @@ impl Outbox {
     }
 
     /// The item was sent and the broker has it, or there was nothing left to send.
-    pub fn confirm(&mut self, item: Item, now: Instant) {
+    pub(super) fn confirm(&mut self, item: Item, now: Instant) {
         let Item { type_id, name, action, place: _ } = item;
         let key = (type_id, name);
         let hold = matches!(action, Action::Delete(_));
@@ -233,7 +168,7 @@ impl Outbox {
     /// Leaves it to what waits about the name, if anything does, to tell core subscribers of the state that `item` stored, and
     /// gives whether it will: it goes out to them even if it is that same state again. A delete is never left to anything.
     #[must_use]
-    pub fn hand_over(&mut self, item: &Item) -> bool {
+    pub(super) fn hand_over(&mut self, item: &Item) -> bool {
         let Item { type_id, name, action, place: _ } = item;
         let Action::Upsert { .. } = action else { return false };
         let waiting = self.entries.get_mut(&(*type_id, name.clone())).and_then(|entry| entry.waiting.as_mut());
@@ -244,7 +179,7 @@ impl Outbox {
     }
 
     /// The item may not have reached the broker: it goes back to its place, unless newer changes made it superfluous.
-    pub fn return_unconfirmed(&mut self, item: Item) {
+    pub(super) fn return_unconfirmed(&mut self, item: Item) {
         let Item { type_id, name, action, place } = item;
         self.change(&(type_id, name), |entry| {
             entry.in_flight = None;
@@ -255,7 +190,7 @@ impl Outbox {
 
     /// Queues something that was confirmed for a second time, for those who were not connected when it went out. Where
     /// anything newer is on its way about the name, that is enough.
-    pub fn repeat(&mut self, type_id: TypeId, name: ObjectName, action: Action, now: Instant) {
+    pub(super) fn repeat(&mut self, type_id: TypeId, name: ObjectName, action: Action, now: Instant) {
         let key = (type_id, name);
         if self.entries.get(&key).is_some_and(Entry::is_busy) {
             return;
@@ -265,32 +200,32 @@ impl Outbox {
 
     /// Names about which something waits or is in flight.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.busy
     }
 
     /// Whether consumers have been told everything.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.busy == 0
     }
 
     /// Since when the oldest change waits or is in flight. Looks at every entry.
     #[must_use]
-    pub fn oldest_since(&self) -> Option<Instant> {
+    pub(super) fn oldest_since(&self) -> Option<Instant> {
         let waiting = self.entries.values().filter_map(|entry| entry.waiting.as_ref()).map(|(place, _)| place.since);
         waiting.chain(self.entries.values().filter_map(|entry| entry.in_flight).map(|place| place.since)).min()
     }
 
     /// The place that the next change will get.
     #[must_use]
-    pub fn next_order(&self) -> u64 {
+    pub(super) fn next_order(&self) -> u64 {
         self.next_order
     }
 
     /// The oldest place at which something about each type waits or is in flight. Looks at every entry.
     #[must_use]
-    pub fn oldest_orders(&self) -> HashMap<TypeId, u64> {
+    pub(super) fn oldest_orders(&self) -> HashMap<TypeId, u64> {
         let mut oldest = HashMap::new();
         for ((type_id, _), entry) in &self.entries {
             let waiting = entry.waiting.as_ref().map(|(place, _)| place.order);

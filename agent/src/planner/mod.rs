@@ -1,40 +1,21 @@
-//! See the room's documentation.
+//! Decides what is watched: what the configuration selects of what is served.
+//!
+//! The planner resolves the configuration against discovery whenever one of the two changes, and makes the watch manager
+//! follow. Nothing else starts or stops watch loops.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use meshsync_crds::agent_config::AgentConfig;
 use meshsync_crds::discovery::ServedType;
 use meshsync_crds::narrowing::Narrowing;
 use meshsync_crds::selection::Selection;
-use meshsync_runtime::discovery::FailedGroup;
 use meshsync_runtime::readiness::Gate;
 use tokio::sync::{Notify, watch};
 
-use super::discovery::Served;
 use crate::config::Candidate;
-use crate::watch::{Fleet, WatchSpec};
-
-/// What is in force, for everybody who needs to know.
-#[derive(Clone, Debug, Default)]
-pub struct InForce {
-    /// The configuration; `None` until the first one could be applied.
-    pub config: Option<Arc<AgentConfig>>,
-    /// A later one that was refused: its revision, where it could be read that far, and why.
-    pub rejected: Option<(String, String)>,
-    /// What is noteworthy about the configuration in force.
-    pub problems: Vec<String>,
-    /// Everything that the API server serves, and what it served not long ago.
-    pub served: Arc<Vec<ServedType>>,
-    /// What discovery says.
-    pub discovery: Served,
-    /// Names of the types that are watched.
-    pub watched: BTreeSet<String>,
-    /// How they are.
-    pub plan: Arc<Vec<WatchSpec>>,
-    /// Groups whose discovery failed.
-    pub failed: Vec<FailedGroup>,
-}
+use crate::plan::Served;
+use crate::plan::{ActivePlan, WatchSpec};
+use crate::watch::Fleet;
 
 /// What the planner needs from outside.
 pub struct PlannerDeps {
@@ -47,7 +28,7 @@ pub struct PlannerDeps {
     /// What is served, as it changes.
     pub served: watch::Receiver<Option<Served>>,
     /// Where to tell what is in force.
-    pub in_force: watch::Sender<InForce>,
+    pub active_plan: watch::Sender<ActivePlan>,
     /// Counts configurations: refused types are tried again with each.
     pub retry: watch::Sender<u64>,
     /// Told when the fleet can follow further than it could.
@@ -56,7 +37,7 @@ pub struct PlannerDeps {
     pub config_gate: Gate,
 }
 
-/// See the room's documentation.
+/// See the module.
 pub struct Planner {
     deps: PlannerDeps,
 }
@@ -92,8 +73,8 @@ impl Planner {
         let Some(discovery) = self.deps.served.borrow_and_update().clone() else { return };
         let discovered = Arc::clone(&discovery.discovered);
         let candidate = self.deps.candidates.borrow_and_update().clone();
-        let before = self.deps.in_force.borrow().clone();
-        let mut now = InForce {
+        let before = self.deps.active_plan.borrow().clone();
+        let mut now = ActivePlan {
             served: Arc::new(discovered.types.clone()),
             failed: discovered.failed.clone(),
             discovery: discovery.clone(),
@@ -118,7 +99,7 @@ impl Planner {
                     None => {
                         let reason = now.rejected.as_ref().map(|(_, message)| message.clone()).unwrap_or_default();
                         self.deps.config_gate.close(reason);
-                        self.deps.in_force.send_replace(now);
+                        self.deps.active_plan.send_replace(now);
                         return;
                     }
                 }
@@ -129,7 +110,7 @@ impl Planner {
         now.plan = self.follow(&config, selection, &discovery).await;
         now.config = Some(config);
         self.deps.config_gate.open();
-        self.deps.in_force.send_replace(now);
+        self.deps.active_plan.send_replace(now);
     }
 
     fn select(&self, config: &AgentConfig, served: &[ServedType]) -> Selection {
@@ -163,3 +144,6 @@ impl Planner {
         Arc::new(plan)
     }
 }
+
+#[cfg(test)]
+mod tests;

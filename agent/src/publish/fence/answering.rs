@@ -12,7 +12,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::instance::{Instance, Question, Revised, read, written};
 use super::peers::Peers;
 use super::role::{Relation, Role, ends};
-use crate::publish::parts::Problem;
+use crate::publish::error::SessionError;
 
 /// How often to look for others.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
@@ -21,7 +21,7 @@ const MOST_LISTS: usize = 2;
 
 /// Answers until it is dropped or [`Answering::end`].
 #[derive(Debug)]
-pub(super) struct Answering {
+pub(in crate::publish) struct Answering {
     stop: DropGuard,
     listens: tokio::task::JoinHandle<Subscriber>,
     lost: watch::Receiver<Role>,
@@ -29,7 +29,7 @@ pub(super) struct Answering {
 
 impl Answering {
     /// Answers as `me` to what `listens` hears.
-    pub(super) fn begin(peers: Peers, listens: Subscriber, me: Instance) -> Self {
+    pub(in crate::publish) fn begin(peers: Peers, listens: Subscriber, me: Instance) -> Self {
         let (stop, (told, lost)) = (CancellationToken::new(), watch::channel(Role::Active));
         let told = Arc::new(told);
         tokio::spawn(look(peers.clone(), me.clone(), told.clone(), stop.clone()));
@@ -38,15 +38,15 @@ impl Answering {
     }
 
     /// Whether another agent took the place of this one, as it changes.
-    pub(super) fn lost(&self) -> watch::Receiver<Role> {
+    pub(in crate::publish) fn lost(&self) -> watch::Receiver<Role> {
         self.lost.clone()
     }
 
     /// Ends the subscription.
-    pub(super) async fn end(self) -> Result<(), Problem> {
+    pub(in crate::publish) async fn end(self) -> Result<(), SessionError> {
         drop(self.stop);
-        let mut listens = self.listens.await.map_err(|error| Problem(error.to_string()))?;
-        listens.unsubscribe().await.map_err(|error| Problem(error.to_string()))
+        let mut listens = self.listens.await.map_err(|error| SessionError(error.to_string()))?;
+        listens.unsubscribe().await.map_err(|error| SessionError(error.to_string()))
     }
 }
 

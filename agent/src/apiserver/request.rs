@@ -10,9 +10,9 @@ use kube::Client;
 use kube::client::Body;
 use meshsync_runtime::client::chain;
 
-use super::spec::WatchSpec;
 use crate::object::event::WatchStatus;
 use crate::object::{ObjectError, ResourceVersion};
+use crate::plan::WatchSpec;
 
 /// Longest error body that is read.
 const ERROR_BODY_MAX: usize = 16 * 1024;
@@ -129,7 +129,7 @@ impl Reason {
     }
 
     /// Whether it happens to a healthy server, and a list is known to help: then it need not wait.
-    pub(super) fn is_cured_by_a_list(&self) -> bool {
+    pub(crate) fn is_cured_by_a_list(&self) -> bool {
         matches!(self, Self::Expired { .. } | Self::ServerIsOlder { .. } | Self::NoVersion)
     }
 }
@@ -144,11 +144,11 @@ impl RequestError {
         Self::Transient(chain(error))
     }
 
-    pub(super) fn silent(limit: Duration) -> Self {
+    pub(crate) fn silent(limit: Duration) -> Self {
         Self::Transient(format!("nothing was heard for {} s; connecting again", limit.as_secs()))
     }
 
-    pub(super) fn from_status(status: u16, answer: ErrorAnswer) -> Self {
+    pub(crate) fn from_status(status: u16, answer: ErrorAnswer) -> Self {
         let ErrorAnswer { message, retry_after, go_on } = answer;
         match status {
             401 | 403 => Self::Refused { status, message },
@@ -174,7 +174,7 @@ impl RequestError {
     }
 
     /// Whether the server has too much to do, which says nothing of what was asked for.
-    pub(super) fn is_busy(&self) -> bool {
+    pub(crate) fn is_busy(&self) -> bool {
         matches!(self, Self::Unavailable { status: 429 | 503, .. } | Self::Unavailable { retry_after: Some(_), .. })
     }
 }
@@ -187,34 +187,34 @@ impl From<ObjectError> for RequestError {
 
 /// What an answer that is no success says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct ErrorAnswer {
+pub(crate) struct ErrorAnswer {
     /// The server's words.
-    pub(super) message: String,
+    pub(crate) message: String,
     /// How long it asks to wait.
-    pub(super) retry_after: Option<Duration>,
+    pub(crate) retry_after: Option<Duration>,
     /// See [`Reason::Expired`].
-    pub(super) go_on: Option<String>,
+    pub(crate) go_on: Option<String>,
 }
 
 /// Query of one list page.
-pub(super) struct ListQuery<'a> {
-    pub(super) limit: usize,
-    pub(super) token: &'a str,
+pub(crate) struct ListQuery<'a> {
+    pub(crate) limit: usize,
+    pub(crate) token: &'a str,
 }
 
 impl Source {
     /// The collection that `spec` names, across all namespaces.
-    pub(super) fn of(spec: &WatchSpec) -> Self {
+    pub(crate) fn of(spec: &WatchSpec) -> Self {
         Self { path: spec.selected.served.collection_path(), metadata_only: spec.selected.metadata_only }
     }
 
     /// The part of it that is in one namespace, which may be read where the whole may not.
-    pub(super) fn in_namespace(spec: &WatchSpec, namespace: &str) -> Self {
+    pub(crate) fn in_namespace(spec: &WatchSpec, namespace: &str) -> Self {
         let path = spec.selected.served.collection_path_in(namespace);
         Self { path, metadata_only: spec.selected.metadata_only }
     }
 
-    pub(super) fn list_request(&self, query: &ListQuery<'_>) -> Result<Request<Vec<u8>>, RequestError> {
+    pub(crate) fn list_request(&self, query: &ListQuery<'_>) -> Result<Request<Vec<u8>>, RequestError> {
         let mut uri = format!("{}?limit={}", self.path, query.limit);
         if !query.token.is_empty() {
             uri.push_str("&continue=");
@@ -223,7 +223,7 @@ impl Source {
         self.get(&uri, if self.metadata_only { METADATA_LIST } else { "application/json" })
     }
 
-    pub(super) fn watch_request(&self, version: &str, timeout: Duration) -> Result<Request<Vec<u8>>, RequestError> {
+    pub(crate) fn watch_request(&self, version: &str, timeout: Duration) -> Result<Request<Vec<u8>>, RequestError> {
         let (path, seconds) = (&self.path, timeout.as_secs());
         let version = escape(version);
         let uri =
@@ -233,7 +233,7 @@ impl Source {
 
     /// A watch that begins with all objects there are. Without a version to begin from they are those of now, as of a list
     /// that is not read from a cache.
-    pub(super) fn initial_watch_request(&self, timeout: Duration) -> Result<Request<Vec<u8>>, RequestError> {
+    pub(crate) fn initial_watch_request(&self, timeout: Duration) -> Result<Request<Vec<u8>>, RequestError> {
         let (path, seconds) = (&self.path, timeout.as_secs());
         let uri = format!(
             "{path}?watch=true&allowWatchBookmarks=true&timeoutSeconds={seconds}\
@@ -295,7 +295,7 @@ fn retry_after(text: &str) -> Option<Duration> {
 }
 
 /// What of a wait that a server asks for is waited.
-pub(super) fn bounded(asked: Duration) -> Duration {
+pub(crate) fn bounded(asked: Duration) -> Duration {
     asked.min(RETRY_AFTER_MAX)
 }
 

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use tokio::sync::watch;
 
 use super::instance::shown;
-use crate::discover::InForce;
+use crate::plan::ActivePlan;
 
 /// Metadata of the list is all that is read.
 const ACCEPT: &str = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io, application/json";
@@ -27,7 +27,7 @@ pub struct Witness {
     /// The client.
     pub client: Client,
     /// What is watched, hence may be listed.
-    pub in_force: watch::Receiver<InForce>,
+    pub active_plan: watch::Receiver<ActivePlan>,
 }
 
 #[derive(Deserialize)]
@@ -43,7 +43,7 @@ struct Metadata {
 
 impl Witness {
     /// The first type that can tell it, and what it tells.
-    pub(super) async fn any_revision(&self) -> Result<(String, u64), String> {
+    pub(in crate::publish) async fn any_revision(&self) -> Result<(String, u64), String> {
         let mut problem = "nothing is watched yet".to_owned();
         for served in self.types().into_iter().take(TRIED) {
             match self.list(&served).await {
@@ -55,7 +55,7 @@ impl Witness {
     }
 
     /// What a list of the type with this name tells now.
-    pub(super) async fn revision(&self, name: &str) -> Result<u64, String> {
+    pub(in crate::publish) async fn revision(&self, name: &str) -> Result<u64, String> {
         match self.types().into_iter().find(|served| served.name() == name) {
             Some(served) => self.list(&served).await,
             None => Err("it does not watch the type that is asked for".to_owned()),
@@ -64,7 +64,7 @@ impl Witness {
 
     /// What is watched, beginning with what surely stands in the cluster's own etcd. Events may have one of their own.
     fn types(&self) -> Vec<ServedType> {
-        let plan = self.in_force.borrow().plan.clone();
+        let plan = self.active_plan.borrow().plan.clone();
         let mut types: Vec<ServedType> = plan.iter().map(|spec| spec.selected.served.clone()).collect();
         types.sort_by_key(|served| (!served.group.is_empty(), served.plural == "events", served.name()));
         types
@@ -73,7 +73,7 @@ impl Witness {
     async fn list(&self, served: &ServedType) -> Result<u64, String> {
         let all = self.list_at(&served.collection_path()).await;
         let namespaces =
-            self.in_force.borrow().config.as_ref().map(|config| config.informer_config.namespaces.include.clone());
+            self.active_plan.borrow().config.as_ref().map(|config| config.informer_config.namespaces.include.clone());
         match (all, namespaces.unwrap_or_default().first().filter(|_| served.namespaced)) {
             // It may be allowed there only.
             (Err(_), Some(namespace)) => self.list_at(&served.collection_path_in(namespace)).await,

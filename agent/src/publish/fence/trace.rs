@@ -17,7 +17,7 @@ const ONLY: &str = "Nats-Trace-Only";
 const EGRESS: &str = "eg";
 
 /// The headers of a message that is delivered to nobody, and of which servers tell `destination`.
-pub(super) fn headers(destination: &str) -> HeaderMap {
+pub(in crate::publish) fn headers(destination: &str) -> HeaderMap {
     let mut headers = HeaderMap::new();
     headers.insert(DESTINATION, destination);
     headers.insert(ONLY, "true");
@@ -26,7 +26,7 @@ pub(super) fn headers(destination: &str) -> HeaderMap {
 
 /// What is known of one traced message.
 #[derive(Debug, Default)]
-pub(super) struct Trace {
+pub(in crate::publish) struct Trace {
     /// Hops that were told of; the first has no name.
     told: HashSet<String>,
     /// Hops that the message was sent to.
@@ -37,7 +37,7 @@ pub(super) struct Trace {
 
 impl Trace {
     /// Takes in what one server tells of a message to `subject`.
-    pub(super) fn take_in(&mut self, subject: &str, told: &[u8]) {
+    pub(in crate::publish) fn take_in(&mut self, subject: &str, told: &[u8]) {
         let Ok(Told { request, events }) = serde_json::from_slice(told) else {
             self.listens = true;
             return;
@@ -59,7 +59,7 @@ impl Trace {
     }
 
     /// Whether all servers on the message's way have told of it, and nobody listens to its subject itself.
-    pub(super) fn shows_nobody(&self) -> bool {
+    pub(in crate::publish) fn shows_nobody(&self) -> bool {
         self.told.contains("") && self.announced.is_subset(&self.told) && !self.listens
     }
 }

@@ -61,20 +61,20 @@ impl Role {
     }
 
     /// The role after another agent was heard to publish.
-    pub(super) fn after_hearing(&self, relation: Relation, other: Instance, now: Instant) -> Self {
+    pub(in crate::publish) fn after_hearing(&self, relation: Relation, other: Instance, now: Instant) -> Self {
         let since = self.standby().map_or_else(Timestamp::now, |standby| standby.since);
         Self::Standby(Standby { relation, other, since, heard: now })
     }
 
     /// Whether nobody has been heard for so long that this agent may publish.
-    pub(super) fn may_begin(&self, now: Instant) -> bool {
+    pub(in crate::publish) fn may_begin(&self, now: Instant) -> bool {
         let Self::Standby(Standby { relation, heard, .. }) = self else { return true };
         let patience = if *relation == Relation::Same { SUCCEED_AFTER } else { REPLACE_AFTER };
         now.duration_since(*heard) >= patience
     }
 
     /// Nobody could be asked: the one that publishes cannot reach the broker either.
-    pub(super) fn unreachable(&mut self, now: Instant) {
+    pub(in crate::publish) fn unreachable(&mut self, now: Instant) {
         if let Self::Standby(standby) = self {
             standby.heard = now;
         }
@@ -83,7 +83,7 @@ impl Role {
 
 impl Standby {
     /// What this other agent is, if that is known for good.
-    pub(super) fn settled(&self, other: &Instance) -> Option<Relation> {
+    pub(in crate::publish) fn settled(&self, other: &Instance) -> Option<Relation> {
         let is_settled = self.other.id == other.id && !matches!(self.relation, Relation::Unknown(_));
         is_settled.then(|| self.relation.clone())
     }
@@ -128,7 +128,7 @@ impl Standby {
 }
 
 /// Whether this agent ends, of two that find each other publishing: as two that begin at the same moment do.
-pub(super) fn ends(mine: &Instance, other: &Instance, relation: &Relation) -> bool {
+pub(in crate::publish) fn ends(mine: &Instance, other: &Instance, relation: &Relation) -> bool {
     let is_later = (mine.since, &mine.id) > (other.since, &other.id);
     // A successor in the same cluster was not answered by one that is back. Anybody else keeps what he has.
     if *relation == Relation::Same { !is_later } else { is_later }
@@ -136,7 +136,7 @@ pub(super) fn ends(mine: &Instance, other: &Instance, relation: &Relation) -> bo
 
 /// Judges by versions of lists, in the order in which they were made: here, there, and here again. Those of one storage never
 /// go back, so what comes from between them is between them. That of another cluster is anywhere.
-pub(super) fn is_same_storage(before: u64, theirs: u64, after: u64) -> bool {
+pub(in crate::publish) fn is_same_storage(before: u64, theirs: u64, after: u64) -> bool {
     (before..=after).contains(&theirs)
 }
 

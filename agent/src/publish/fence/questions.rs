@@ -9,13 +9,13 @@ use futures::StreamExt;
 
 use super::instance::{Instance, Question, written};
 use super::trace::{self, Trace};
-use crate::publish::parts::Problem;
+use crate::publish::error::SessionError;
 
 /// How often to ask.
 const ASK_EVERY: Duration = Duration::from_millis(50);
 
 /// Whichever question is answered with "nobody": who did not listen then does not any more.
-pub(super) struct Questions<'c> {
+pub(in crate::publish) struct Questions<'c> {
     client: &'c Client,
     subject: &'c str,
     inbox: String,
@@ -26,20 +26,20 @@ pub(super) struct Questions<'c> {
 }
 
 impl<'c> Questions<'c> {
-    pub(super) async fn begin(client: &'c Client, subject: &'c str) -> Result<Self, Problem> {
+    pub(in crate::publish) async fn begin(client: &'c Client, subject: &'c str) -> Result<Self, SessionError> {
         let inbox = client.new_inbox();
-        let answers = client.subscribe(format!("{inbox}.*")).await.map_err(|error| Problem(error.to_string()))?;
+        let answers = client.subscribe(format!("{inbox}.*")).await.map_err(|error| SessionError(error.to_string()))?;
         Ok(Self { client, subject, inbox, answers, traces: HashMap::new(), asked: 0 })
     }
 
     /// Until nobody listens.
-    pub(super) async fn nobody_listens(&mut self) -> Result<(), Problem> {
+    pub(in crate::publish) async fn nobody_listens(&mut self) -> Result<(), SessionError> {
         while self.next_answer().await?.is_some() {}
         Ok(())
     }
 
     /// The first agent but `me` that says that it publishes; `None` if nobody listens.
-    pub(super) async fn first_answer(&mut self, me: &str) -> Result<Option<Instance>, Problem> {
+    pub(in crate::publish) async fn first_answer(&mut self, me: &str) -> Result<Option<Instance>, SessionError> {
         loop {
             let Some(answer) = self.next_answer().await? else { return Ok(None) };
             if let Some(other) = Instance::read(&answer.payload).filter(|other| other.id != me) {
@@ -49,7 +49,7 @@ impl<'c> Questions<'c> {
     }
 
     /// Asks on until there is an answer; `None` once that, with those before, says that nobody listens.
-    async fn next_answer(&mut self) -> Result<Option<Message>, Problem> {
+    async fn next_answer(&mut self) -> Result<Option<Message>, SessionError> {
         if !self.client.server_info().headers {
             // Then it cannot say so either.
             return Ok(None);
@@ -63,13 +63,13 @@ impl<'c> Questions<'c> {
                     self.ask().await?;
                     continue;
                 }
-                Ok(answer) => answer.ok_or_else(|| Problem("the client is closed".to_owned()))?,
+                Ok(answer) => answer.ok_or_else(|| SessionError("the client is closed".to_owned()))?,
             };
             return Ok((!self.is_nobody(&answer)).then_some(answer));
         }
     }
 
-    async fn ask(&mut self) -> Result<(), Problem> {
+    async fn ask(&mut self) -> Result<(), SessionError> {
         let (subject, number) = (self.subject.to_owned(), self.asked);
         self.asked += 1;
         let answer_to = format!("{}.{number}", self.inbox);
@@ -78,10 +78,10 @@ impl<'c> Questions<'c> {
             self.traces.insert(number.to_string(), Trace::default());
             let headers = trace::headers(&answer_to);
             let sent = self.client.publish_with_headers(subject.clone(), headers, Bytes::new()).await;
-            sent.map_err(|error| Problem(error.to_string()))?;
+            sent.map_err(|error| SessionError(error.to_string()))?;
         }
         let sent = self.client.publish_with_reply(subject, answer_to, written(&Question::Who)).await;
-        sent.map_err(|error| Problem(error.to_string()))
+        sent.map_err(|error| SessionError(error.to_string()))
     }
 
     /// Whether an answer, with those that came before, says that nobody listens.

@@ -1,29 +1,27 @@
 //! What both ways of publishing work on.
 
-use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use async_nats::jetstream::stream::{DirectGetErrorKind, Stream};
-use async_nats::{Client, Subscriber};
-use bytes::Bytes;
-use futures::StreamExt;
 use meshsync_runtime::shutdown::Shutdown;
 use tokio::sync::{mpsc, watch};
 
 use super::broker::{Broker, Connection};
 use super::delivery::DeliveryBoard;
+use super::error::SessionError;
+use super::fence::{Me, Role, Turn, Witness};
+use super::informer_store;
 use super::latecomers::{Latecomers, Note};
 use super::message::Encoding;
-use super::outbox::{Item, Next};
-use super::queue::Queue;
-use super::store_answer;
-use super::turn::{Me, Role, Turn, Witness};
-use crate::discover::InForce;
-use crate::encode::{Detail, EncodeError, EventType};
+use super::stats::PublishStats;
+use crate::encode::{Detail, EncodeError};
+use crate::outbox::Item;
+use crate::outbox::Outbox;
+use crate::plan::ActivePlan;
 use crate::snapshot::Store;
-use crate::stream::{Progress, ReadError, Stamp, Subjects};
+use crate::stream::{Progress, Stamp, Subjects};
 
 /// Subject that Meshery Server listens to.
 pub const DATA_SUBJECT: &str = "meshery.meshsync.core";
@@ -34,59 +32,12 @@ const LONGEST_NAME: usize = 512;
 /// Why nothing can be told of an object.
 pub(super) const TOO_LARGE: &str = "what identifies it is larger than the broker's messages may be";
 
-/// Counts of what was published.
-#[derive(Debug, Default)]
-pub struct PublishStats {
-    /// Messages confirmed, by event type: added, modified, deleted.
-    pub added: AtomicU64,
-    /// See `added`.
-    pub modified: AtomicU64,
-    /// See `added`.
-    pub deleted: AtomicU64,
-    /// Bytes of confirmed messages.
-    pub bytes: AtomicU64,
-    /// Messages that had to be sent again.
-    pub resent: AtomicU64,
-    /// Objects that were too large for the broker and went out as metadata only, or with what identifies them alone.
-    pub too_large: AtomicU64,
-    /// Objects that could not be encoded, or of which no message is one that the broker takes.
-    pub unencodable: AtomicU64,
-}
-
-impl PublishStats {
-    pub(super) fn published(&self, event: EventType, bytes: usize) {
-        let count = match event {
-            EventType::Added => &self.added,
-            EventType::Modified => &self.modified,
-            EventType::Deleted => &self.deleted,
-        };
-        count.fetch_add(1, Ordering::Relaxed);
-        self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
-    }
-}
-
-/// Something that a session cannot go on with.
-#[derive(Debug)]
-pub(super) struct Problem(pub(super) String);
-
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl From<ReadError> for Problem {
-    fn from(error: ReadError) -> Self {
-        Self(error.to_string())
-    }
-}
-
 /// Where messages are made from, and where they go.
-pub struct Parts {
+pub struct PublishContext {
     /// What is held.
     pub store: Arc<Store>,
     /// What waits.
-    pub queue: Arc<Queue>,
+    pub queue: Arc<Outbox>,
     /// The connection.
     pub broker: Broker,
     /// What messages are made of; nothing is sent before it is known.
@@ -98,7 +49,7 @@ pub struct Parts {
     /// How far the watches have come.
     pub progress: Arc<Progress>,
     /// What is watched.
-    pub in_force: watch::Receiver<InForce>,
+    pub active_plan: watch::Receiver<ActivePlan>,
     /// Where to tell how messages are delivered.
     pub delivery: Arc<DeliveryBoard>,
     /// This process, as other agents hear of it.
@@ -110,12 +61,12 @@ pub struct Parts {
     /// When to stop, once everything is published.
     pub shutdown: Shutdown,
     /// What one connection leaves to the next.
-    pub carried: Carried,
+    pub carried: Carryover,
 }
 
 /// What one connection leaves to the next.
 #[derive(Debug, Default)]
-pub struct Carried {
+pub struct Carryover {
     /// What was sent over the last connection and may have been lost with it.
     pub(super) unproven: Vec<Note>,
     /// The connection that was worked on last.
@@ -128,14 +79,14 @@ pub struct Carried {
     pub(super) silent_since: Option<Instant>,
 }
 
-impl Carried {
+impl Carryover {
     /// Whether no connection was worked on yet: what the stream holds, an earlier agent stored.
     pub(super) const fn is_empty_handed(&self) -> bool {
         self.generation == 0
     }
 }
 
-impl Parts {
+impl PublishContext {
     pub(super) fn current_encoding(&self) -> Option<Encoding> {
         self.encoding.borrow().clone()
     }
@@ -224,18 +175,18 @@ impl Parts {
         let client = &self.broker.client;
         let connection = *self.broker.connection.borrow();
         let unbroken = || *self.broker.connection.borrow() == connection;
-        match store_answer::send(client, &self.store, encoding, stream, reply, unbroken).await {
+        match informer_store::send(client, &self.store, encoding, stream, reply, unbroken).await {
             Ok(objects) => tracing::info!(objects, reply, "informer-store answered"),
             Err(problem) => tracing::warn!(%problem, reply, "cannot answer informer-store"),
         }
     }
 
     /// What the stream holds under a subject: the stamp, if it is an agent's message, and the sequence.
-    pub(super) async fn look_up(&self, stream: &Stream, subject: &str) -> Result<Option<Found>, Problem> {
+    pub(super) async fn look_up(&self, stream: &Stream, subject: &str) -> Result<Option<Found>, SessionError> {
         match stream.direct_get_last_for_subject(subject).await {
             Ok(message) => Ok(Some(Found { stamp: Stamp::read(&message.headers), sequence: message.sequence })),
             Err(error) if error.kind() == DirectGetErrorKind::NotFound => Ok(None),
-            Err(error) => Err(Problem(error.to_string())),
+            Err(error) => Err(SessionError(error.to_string())),
         }
     }
 }
@@ -246,33 +197,4 @@ pub(super) struct Found {
     /// `None` of one that no agent stored.
     pub(super) stamp: Option<Stamp>,
     pub(super) sequence: u64,
-}
-
-/// Waits until the broker has handled what was sent over the connection so far: it handles one message after the other, and
-/// this one comes back to `echoes`, which listens to `inbox`. `None` when the client is closed.
-pub(super) async fn echo(client: &Client, inbox: &str, echoes: &mut Subscriber) -> Option<()> {
-    client.publish(inbox.to_owned(), Bytes::new()).await.ok()?;
-    client.flush().await.ok()?;
-    echoes.next().await.map(drop)
-}
-
-/// Until a point in time; for ever if there is none.
-pub(super) async fn until(time: Option<Instant>) {
-    match time {
-        Some(time) => tokio::time::sleep_until(time.into()).await,
-        None => std::future::pending().await,
-    }
-}
-
-/// Until there may be something to send.
-pub(super) async fn wait(queue: &Queue, next: &Next) {
-    match next {
-        Next::WaitUntil(until) => {
-            tokio::select! {
-                () = tokio::time::sleep_until((*until).into()) => {}
-                () = queue.pushed() => {}
-            }
-        }
-        Next::Empty | Next::Item(_) => queue.pushed().await,
-    }
 }

@@ -5,11 +5,12 @@ mod model;
 use meshsync_crds::discovery::ServedType;
 
 use super::*;
+use crate::object::Uid;
 use crate::snapshot::tests::object;
-use crate::snapshot::{Confirmation, Store, Table};
+use crate::snapshot::{Confirmation, Store, Table, Told};
 
 struct Bench {
-    outbox: Outbox,
+    outbox: OutboxState,
     type_id: TypeId,
     table: std::sync::Arc<Table>,
     now: Instant,
@@ -30,7 +31,7 @@ impl Bench {
             verbs: Vec::new(),
         };
         let (type_id, table) = Store::new().open(&served);
-        Self { outbox: Outbox::new(), type_id, table, now: Instant::now() }
+        Self { outbox: OutboxState::default(), type_id, table, now: Instant::now() }
     }
 
     fn upsert(&mut self, name: &str, uid: &str, version: u64) {

@@ -1,41 +1,14 @@
-//! Whose turn it is to publish a cluster: one process's at a time, over one connection.
-//!
-//! Core NATS brings the messages of two connections into no order: what an agent that was killed had written may still be on
-//! its way when the next one publishes, and subscribers would hear an older state after a newer one. But a server handles
-//! what a connection brings in order, and drops the connection's subscriptions after that. So each connection that
-//! publishes listens to a subject that belongs to the cluster: once the server says that nobody does ("no responders",
-//! nats-server 2.2 or newer), it has handled everything that came over an earlier one.
-//!
-//! Who listens to everything (`nats sub '>'`, a monitor) listens to that subject, too, and then nobody is told so. Servers tell
-//! such subscriptions from a predecessor's where a message is traced: see [`trace`].
-//!
-//! A predecessor that lives answers. If it is of the same cluster and the same MeshSync, as in a rolling update, it is asked to
-//! end, and does so at once. Anybody else stays: two clusters of one id, as clones have it, would delete each other's objects
-//! for ever. Whether a cluster is the same one is told by the storage of its API server: see [`witness`].
-
-mod answering;
-mod instance;
-mod peers;
-mod questions;
-mod role;
-mod trace;
-mod witness;
+//! Lets one agent at a time publish a cluster: see [`super::fence`].
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use async_nats::Client;
 use jiff::Timestamp;
 use meshsync_crds::agent_config::ReportTarget;
 
-use self::answering::Answering;
-use self::instance::{Instance, Owner};
-use self::peers::{Heard, Peers};
-use self::questions::Questions;
-use self::role::Relation;
-pub(crate) use self::role::{Role, Standby};
-pub use self::witness::Witness;
-use super::parts::{Parts, Problem};
+use super::context::PublishContext;
+use super::error::SessionError;
+use super::fence::{Answering, Heard, Instance, Me, Owner, Peers, Questions, Relation, Role, Standby, Turn};
 use crate::stream::Subjects;
 
 /// How long to wait for a predecessor's end at most. A server holds a connection whose other end went away without a word for
@@ -44,27 +17,13 @@ const GIVE_UP_AFTER: Duration = Duration::from_secs(5);
 /// How often one that stands by asks.
 const ASK_AGAIN: Duration = Duration::from_secs(5);
 
-/// This process's turn to publish a cluster: over one connection.
-#[derive(Debug)]
-pub(super) struct Turn {
-    connection: u64,
-    subject: String,
-    answering: Answering,
-}
-
-impl Turn {
-    fn is(&self, connection: u64, subject: &str) -> bool {
-        self.connection == connection && self.subject == subject
-    }
-}
-
-impl Parts {
-    /// Whether this agent may publish. If another one does that is not to be replaced, [`Parts::role`] tells of it. To be asked
+impl PublishContext {
+    /// Whether this agent may publish. If another one does that is not to be replaced, [`PublishContext::role`] tells of it. To be asked
     /// before the stream is read: it may be that of another cluster.
     ///
     /// # Errors
     /// When the connection breaks, or does not take a subscription.
-    pub(super) async fn may_publish(&mut self, connection: u64, subjects: &Subjects) -> Result<bool, Problem> {
+    pub(super) async fn may_publish(&mut self, connection: u64, subjects: &Subjects) -> Result<bool, SessionError> {
         let subject = subjects.publisher();
         if self.carried.turn.as_ref().is_some_and(|turn| turn.is(connection, &subject)) {
             return Ok(true);
@@ -77,7 +36,7 @@ impl Parts {
         let heard = tokio::select! {
             heard = peers.who() => heard?,
             _ = connections.wait_for(|now| !now.is(connection)) => {
-                return Err(Problem("the connection broke".to_owned()));
+                return Err(SessionError("the connection broke".to_owned()));
             }
         };
         self.carried.silent_since = matches!(heard, Heard::Silence).then_some(asked_at);
@@ -92,7 +51,7 @@ impl Parts {
     }
 
     /// Another agent publishes: takes its place, or stands by.
-    async fn heard_of(&mut self, other: Instance, peers: &Peers) -> Result<bool, Problem> {
+    async fn heard_of(&mut self, other: Instance, peers: &Peers) -> Result<bool, SessionError> {
         let me = self.instance();
         let known = self.role.borrow().standby().and_then(|standby| standby.settled(&other));
         let relation = match known {
@@ -115,7 +74,7 @@ impl Parts {
     ///
     /// # Errors
     /// When the connection breaks, or does not take a subscription.
-    pub(super) async fn take_turn(&mut self, connection: u64, subjects: &Subjects) -> Result<(), Problem> {
+    pub(super) async fn take_turn(&mut self, connection: u64, subjects: &Subjects) -> Result<(), SessionError> {
         let subject = subjects.publisher();
         if self.carried.turn.as_ref().is_some_and(|turn| turn.is(connection, &subject)) {
             return Ok(());
@@ -133,10 +92,10 @@ impl Parts {
                 ),
             },
             _ = connections.wait_for(|now| !now.is(connection)) => {
-                return Err(Problem("the connection broke".to_owned()));
+                return Err(SessionError("the connection broke".to_owned()));
             }
         }
-        let listens = client.subscribe(subject.clone()).await.map_err(|error| Problem(error.to_string()))?;
+        let listens = client.subscribe(subject.clone()).await.map_err(|error| SessionError(error.to_string()))?;
         let answering = Answering::begin(self.peers(subject.clone()), listens, self.instance());
         self.carried.turn = Some(Turn { connection, subject, answering });
         self.carried.had_turn = true;
@@ -208,7 +167,7 @@ impl Parts {
         });
     }
 
-    async fn give_up_turn(&mut self) -> Result<(), Problem> {
+    async fn give_up_turn(&mut self) -> Result<(), SessionError> {
         match self.carried.turn.take() {
             Some(Turn { answering, .. }) => answering.end().await,
             None => Ok(()),
@@ -221,31 +180,11 @@ impl Parts {
     }
 
     fn instance(&self) -> Instance {
-        let config = self.in_force.borrow().config.clone();
+        let config = self.active_plan.borrow().config.clone();
         let owner =
             |ReportTarget { namespace, name, uid }: ReportTarget| Owner { uid, name: format!("{namespace}/{name}") };
         let Me { id, name } = self.me.clone();
         let meshsync = config.and_then(|config| config.report_to.clone()).map(owner);
         Instance { id, name, since: Timestamp::now(), meshsync }
-    }
-}
-
-/// This process.
-#[derive(Clone, Debug)]
-pub struct Me {
-    /// Tells it from all others.
-    id: String,
-    /// For people: its pod or host.
-    name: String,
-}
-
-impl Me {
-    /// The process with this connection; the host's name has to do outside of a pod.
-    #[must_use]
-    pub fn new(client: &Client, pod: &str) -> Self {
-        let host = || std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned();
-        let inbox = client.new_inbox();
-        let id = inbox.rsplit('.').next().unwrap_or_default().to_owned();
-        Self { id, name: Some(pod.to_owned()).filter(|pod| !pod.is_empty()).unwrap_or_else(host) }
     }
 }

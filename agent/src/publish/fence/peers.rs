@@ -9,7 +9,7 @@ use super::instance::{Instance, Owner, Question, Revised, read, shown, written};
 use super::questions::Questions;
 use super::role::{Relation, is_same_storage};
 use super::witness::Witness;
-use crate::publish::parts::Problem;
+use crate::publish::error::SessionError;
 
 /// How long to wait for an agent that may publish already to say so. It is as far as the broker's two ways are long.
 const HEARD_WITHIN: Duration = Duration::from_secs(1);
@@ -22,18 +22,18 @@ const MOST_ANSWERS: usize = 64;
 
 /// Reaches the others.
 #[derive(Clone)]
-pub(super) struct Peers {
-    pub(super) client: Client,
+pub(in crate::publish) struct Peers {
+    pub(in crate::publish) client: Client,
     /// The subject that they listen to.
-    pub(super) subject: String,
-    pub(super) witness: Witness,
+    pub(in crate::publish) subject: String,
+    pub(in crate::publish) witness: Witness,
     /// Id of this process.
-    pub(super) id: String,
+    pub(in crate::publish) id: String,
 }
 
 /// Who publishes.
 #[derive(Debug)]
-pub(super) enum Heard {
+pub(in crate::publish) enum Heard {
     /// Nobody does.
     Nobody,
     /// Somebody may, or listens to everything, and does not say so.
@@ -44,7 +44,7 @@ pub(super) enum Heard {
 
 impl Peers {
     /// Who publishes. To be asked by one that does not.
-    pub(super) async fn who(&self) -> Result<Heard, Problem> {
+    pub(in crate::publish) async fn who(&self) -> Result<Heard, SessionError> {
         let mut questions = Questions::begin(&self.client, &self.subject).await?;
         match tokio::time::timeout(HEARD_WITHIN, questions.first_answer(&self.id)).await {
             Ok(Ok(None)) => Ok(Heard::Nobody),
@@ -55,7 +55,7 @@ impl Peers {
     }
 
     /// Another one that publishes, beside this one, which does as well.
-    pub(super) async fn beside(&self) -> Option<Instance> {
+    pub(in crate::publish) async fn beside(&self) -> Option<Instance> {
         let inbox = self.client.new_inbox();
         let mut answers = self.client.subscribe(inbox.clone()).await.ok()?;
         self.client.publish_with_reply(self.subject.clone(), inbox, written(&Question::Who)).await.ok()?;
@@ -70,7 +70,7 @@ impl Peers {
     }
 
     /// What the other one is to this one, which is of `mine`.
-    pub(super) async fn relation(&self, mine: Option<&Owner>, other: &Instance) -> Relation {
+    pub(in crate::publish) async fn relation(&self, mine: Option<&Owner>, other: &Instance) -> Relation {
         let uid = |owner: Option<&Owner>| owner.map(|owner| owner.uid.clone());
         for _ in 0..ROUNDS {
             match self.is_same_cluster(other).await {
@@ -110,9 +110,9 @@ impl Peers {
     }
 
     /// Asks the other one to end, as its successor.
-    pub(super) async fn succeed(&self, other: &Instance, me: Instance) -> Result<(), Problem> {
+    pub(in crate::publish) async fn succeed(&self, other: &Instance, me: Instance) -> Result<(), SessionError> {
         let question = Question::Yield { of: other.id.clone(), to: me };
         let sent = self.client.publish(self.subject.clone(), written(&question)).await;
-        sent.map_err(|error| Problem(error.to_string()))
+        sent.map_err(|error| SessionError(error.to_string()))
     }
 }

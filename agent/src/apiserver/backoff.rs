@@ -5,29 +5,29 @@ use std::time::{Duration, Instant};
 /// First delay after a failure.
 const FIRST: Duration = Duration::from_secs(1);
 /// Longest delay: that of client-go's reflector.
-pub(super) const LONGEST: Duration = Duration::from_secs(30);
+pub(crate) const LONGEST: Duration = Duration::from_secs(30);
 /// How long things must have gone well before the delay starts small again. A watch that lists fine and dies at once
 /// must not be retried every second for ever.
 const HEALTHY_AFTER: Duration = Duration::from_secs(30);
 
 /// Growing delays for one type.
 #[derive(Debug)]
-pub(crate) struct Pace {
+pub(crate) struct Backoff {
     next: Duration,
     longest: Duration,
     healthy_since: Option<Instant>,
     expired_at: Option<Instant>,
 }
 
-impl Default for Pace {
+impl Default for Backoff {
     fn default() -> Self {
         Self::up_to(LONGEST)
     }
 }
 
-impl Pace {
+impl Backoff {
     /// One whose delays grow to `longest`.
-    pub(super) fn up_to(longest: Duration) -> Self {
+    pub(crate) fn up_to(longest: Duration) -> Self {
         Self { next: FIRST, longest, healthy_since: None, expired_at: None }
     }
 
@@ -79,43 +79,43 @@ pub(crate) fn jitter() -> f64 {
 mod tests {
     use super::*;
 
-    fn delays(pace: &mut Pace, at: Instant, count: usize) -> Vec<u64> {
-        (0..count).map(|_| pace.failed(at, None, 0.0).as_secs()).collect()
+    fn delays(backoff: &mut Backoff, at: Instant, count: usize) -> Vec<u64> {
+        (0..count).map(|_| backoff.failed(at, None, 0.0).as_secs()).collect()
     }
 
     #[test]
     fn delays_grow_to_half_a_minute_and_start_small_only_after_a_healthy_while() {
-        let mut pace = Pace::default();
+        let mut backoff = Backoff::default();
         let start = Instant::now();
-        assert_eq!(delays(&mut pace, start, 7), [1, 2, 4, 8, 16, 30, 30]);
-        pace.healthy(start);
-        assert_eq!(delays(&mut pace, start + Duration::from_secs(29), 1), [30]);
-        pace.healthy(start);
-        assert_eq!(delays(&mut pace, start + Duration::from_secs(30), 2), [1, 2]);
-        pace.reset();
-        assert_eq!(delays(&mut pace, start, 1), [1]);
+        assert_eq!(delays(&mut backoff, start, 7), [1, 2, 4, 8, 16, 30, 30]);
+        backoff.healthy(start);
+        assert_eq!(delays(&mut backoff, start + Duration::from_secs(29), 1), [30]);
+        backoff.healthy(start);
+        assert_eq!(delays(&mut backoff, start + Duration::from_secs(30), 2), [1, 2]);
+        backoff.reset();
+        assert_eq!(delays(&mut backoff, start, 1), [1]);
     }
 
     #[test]
     fn a_watch_that_is_too_old_is_followed_by_a_list_at_once_unless_that_did_not_help() {
-        let mut pace = Pace::default();
+        let mut backoff = Backoff::default();
         let start = Instant::now();
         // The server was away, and comes back without history.
-        delays(&mut pace, start, 6);
-        assert_eq!(pace.expired(start, 0.5), Duration::from_millis(500));
+        delays(&mut backoff, start, 6);
+        assert_eq!(backoff.expired(start, 0.5), Duration::from_millis(500));
         let soon = start + Duration::from_secs(1);
-        assert_eq!(pace.expired(soon, 0.0), Duration::from_secs(1));
-        assert_eq!(pace.expired(soon, 0.0), Duration::from_secs(2));
-        assert_eq!(pace.expired(soon + HEALTHY_AFTER, 0.0), Duration::ZERO);
+        assert_eq!(backoff.expired(soon, 0.0), Duration::from_secs(1));
+        assert_eq!(backoff.expired(soon, 0.0), Duration::from_secs(2));
+        assert_eq!(backoff.expired(soon + HEALTHY_AFTER, 0.0), Duration::ZERO);
     }
 
     #[test]
     fn the_server_may_ask_for_more_but_not_for_less() {
-        let mut pace = Pace::default();
+        let mut backoff = Backoff::default();
         let now = Instant::now();
-        assert_eq!(pace.failed(now, Some(Duration::from_secs(9)), 0.0), Duration::from_secs(9));
-        assert_eq!(pace.failed(now, Some(Duration::from_secs(1)), 1.0), Duration::from_secs(3));
-        let spread = pace.failed(now, Some(Duration::from_secs(60)), 0.5);
+        assert_eq!(backoff.failed(now, Some(Duration::from_secs(9)), 0.0), Duration::from_secs(9));
+        assert_eq!(backoff.failed(now, Some(Duration::from_secs(1)), 1.0), Duration::from_secs(3));
+        let spread = backoff.failed(now, Some(Duration::from_secs(60)), 0.5);
         assert_eq!(spread, Duration::from_secs(75), "all whom it asked come back at different times");
     }
 

@@ -1,6 +1,6 @@
 //! How changes of one name add up.
 
-use super::Action;
+use super::change::Action;
 use crate::object::Uid;
 use crate::snapshot::{Removed, Told};
 

@@ -8,8 +8,9 @@ use async_nats::jetstream::stream::Stream;
 use meshsync_crds::agent_config::PublishFormat;
 use meshsync_crds::discovery::ServedType;
 
+use super::error::SessionError;
 use super::message::Encoding;
-use super::parts::{Problem, echo};
+use super::wait::echo;
 use crate::encode::envelope::object_of;
 use crate::encode::meshery::{Pushed, StoreReply};
 use crate::encode::{Deleted, EventType};
@@ -42,7 +43,7 @@ pub(super) async fn send(
     stream: Option<(&Stream, &Subjects)>,
     reply: &str,
     unbroken: impl Fn() -> bool,
-) -> Result<u64, Problem> {
+) -> Result<u64, SessionError> {
     let messages = StoreReply::new(&encoding.cluster_id, client.max_payload());
     let mut answer = Answer { client, reply, messages, objects: 0, unwritten: 0 };
     for (_, served, table) in store.tables() {
@@ -54,7 +55,7 @@ pub(super) async fn send(
     }
     arrived(client).await?;
     if !unbroken() {
-        return Err(Problem("the connection to the broker broke meanwhile".to_owned()));
+        return Err(SessionError("the connection to the broker broke meanwhile".to_owned()));
     }
     for last in answer.messages.finish() {
         publish(client, reply, last).await?;
@@ -63,8 +64,8 @@ pub(super) async fn send(
 }
 
 /// Waits until the broker has handled the answer so far.
-async fn arrived(client: &Client) -> Result<(), Problem> {
-    let failed = |error: String| Problem(format!("cannot tell whether the broker got the answer: {error}"));
+async fn arrived(client: &Client) -> Result<(), SessionError> {
+    let failed = |error: String| SessionError(format!("cannot tell whether the broker got the answer: {error}"));
     let inbox = client.new_inbox();
     let mut echoes = client.subscribe(inbox.clone()).await.map_err(|error| failed(error.to_string()))?;
     let came_back = tokio::time::timeout(ECHO_WITHIN, echo(client, &inbox, &mut echoes)).await;
@@ -72,7 +73,7 @@ async fn arrived(client: &Client) -> Result<(), Problem> {
 }
 
 impl Answer<'_> {
-    async fn add_table(&mut self, served: &ServedType, table: &Arc<Table>) -> Result<(), Problem> {
+    async fn add_table(&mut self, served: &ServedType, table: &Arc<Table>) -> Result<(), SessionError> {
         for object in table.scan() {
             match object.body {
                 Some(body) => {
@@ -91,7 +92,7 @@ impl Answer<'_> {
         encoding: &Encoding,
         stream: &Stream,
         subjects: &Subjects,
-    ) -> Result<(), Problem> {
+    ) -> Result<(), SessionError> {
         let filter = subjects.objects_of(&TypeKey::from(served));
         let mut bodies = Bodies::begin(stream, subjects, filter).await?;
         while let Some(Entry { name, stamp, payload, .. }) = bodies.next().await? {
@@ -128,7 +129,7 @@ impl Answer<'_> {
         served: &ServedType,
         name: &ObjectName,
         pushed: Result<(Pushed, Option<Vec<u8>>), String>,
-    ) -> Result<(), Problem> {
+    ) -> Result<(), SessionError> {
         match pushed {
             Ok((Pushed::TooLarge, _)) => {
                 tracing::warn!(r#type = %served, object = %name, "too large for the broker: left out");
@@ -140,7 +141,7 @@ impl Answer<'_> {
                     publish(self.client, self.reply, full).await?;
                 }
                 if self.unwritten > MOST_UNWRITTEN {
-                    self.client.flush().await.map_err(|error| Problem(error.to_string()))?;
+                    self.client.flush().await.map_err(|error| SessionError(error.to_string()))?;
                     self.unwritten = 0;
                 }
             }
@@ -150,6 +151,6 @@ impl Answer<'_> {
     }
 }
 
-async fn publish(client: &Client, subject: &str, message: Vec<u8>) -> Result<(), Problem> {
-    client.publish(subject.to_owned(), message.into()).await.map_err(|error| Problem(error.to_string()))
+async fn publish(client: &Client, subject: &str, message: Vec<u8>) -> Result<(), SessionError> {
+    client.publish(subject.to_owned(), message.into()).await.map_err(|error| SessionError(error.to_string()))
 }

@@ -20,12 +20,13 @@ use tokio::time::{sleep, timeout};
 use tower_test::mock;
 
 use super::*;
-use crate::config::Candidate;
+use crate::discover::{Discovery, DiscoveryDeps, Health};
 use crate::object::{ObjectName, ResourceVersion, Uid};
-use crate::publish::queue::Queue;
+use crate::outbox::Outbox;
+use crate::plan::WatchSpec;
 use crate::snapshot::{Store, Stored};
 use crate::stream::Progress;
-use crate::watch::{Board, Fleet, FleetDeps, WatchSpec};
+use crate::watch::{Board, Fleet, FleetDeps};
 
 /// What the server answers to a path; none: nothing, for ever.
 type Script = Arc<Mutex<HashMap<String, Option<(u16, Value)>>>>;
@@ -161,7 +162,7 @@ async fn discovery_that_fails_is_told_by_the_probe_and_makes_nothing_less_ready(
     assert_eq!((scene.readiness.report().gates[0].reason.clone(), scene.health.report().failing), (None, None));
 }
 
-fn fleet(client: Client, store: Arc<Store>, queue: Arc<Queue>, replan: Arc<Notify>) -> Fleet {
+fn fleet(client: Client, store: Arc<Store>, queue: Arc<Outbox>, replan: Arc<Notify>) -> Fleet {
     let progress = Arc::new(Progress::default());
     progress.done(HashMap::new());
     Fleet::new(FleetDeps {
@@ -185,21 +186,21 @@ async fn a_hanging_discovery_does_not_hold_up_a_configuration() {
     let revision =
         |name: &str| Candidate::Read(Arc::new(AgentConfig { revision: name.into(), ..AgentConfig::built_in() }));
     let (candidates, receiver) = watch::channel(revision("one"));
-    let (in_force, mut told) = watch::channel(InForce::default());
+    let (active_plan, mut told) = watch::channel(ActivePlan::default());
     let replan = Arc::new(Notify::new());
     let mut planner = Planner::new(PlannerDeps {
         fleet: fleet(scripted(&script), Store::new(), Arc::default(), replan.clone()),
         candidates: receiver,
         served: scene.served.clone(),
         narrowing: meshsync_crds::narrowing::Narrowing::default(),
-        in_force,
+        active_plan,
         retry: watch::channel(0).0,
         replan,
         config_gate: Readiness::default().gate("configuration", "none"),
     });
     let _task = tokio_util::task::AbortOnDropHandle::new(tokio::spawn(async move { planner.run().await }));
     let is =
-        |name: &'static str| move |now: &InForce| now.config.as_ref().is_some_and(|config| config.revision == name);
+        |name: &'static str| move |now: &ActivePlan| now.config.as_ref().is_some_and(|config| config.revision == name);
     timeout(Duration::from_secs(5), told.wait_for(is("one"))).await.unwrap().unwrap();
     says(&script, "/apis", None);
     sleep(Duration::from_secs(60)).await;
@@ -264,7 +265,7 @@ async fn a_version_that_is_served_no_more_is_not_held_on_to() {
 
 #[tokio::test(start_paused = true)]
 async fn what_was_read_back_of_a_type_stays_until_it_is_believed_gone() {
-    let (store, queue) = (Store::new(), Arc::new(Queue::default()));
+    let (store, queue) = (Store::new(), Arc::new(Outbox::default()));
     let mut fleet = fleet(scripted(&Script::default()), store.clone(), queue.clone(), Arc::default());
     let read_back = |store: &Store| {
         let (_, table) = store.open(&served("v1", true));

@@ -35,7 +35,7 @@ impl WatchSpec {
     }
 
     /// Whether the loop of `other` does all that this asks for: other short names, say, make no other watch.
-    pub(super) fn is_same_watch(&self, other: &Self) -> bool {
+    pub(crate) fn is_same_watch(&self, other: &Self) -> bool {
         let Self { selected: SelectedType { served, metadata_only }, mode, secrets, namespaces } = self;
         let watched =
             |t: &ServedType| (t.group.clone(), t.version.clone(), t.plural.clone(), t.kind.clone(), t.namespaced);
@@ -45,20 +45,20 @@ impl WatchSpec {
     }
 
     /// What objects of the type are prepared with.
-    pub(super) fn context(&self) -> TypeContext {
+    pub(crate) fn context(&self) -> TypeContext {
         let mut context = TypeContext::new(&self.selected.served, self.secrets);
         context.metadata_only = self.selected.metadata_only;
         context
     }
 
     /// Whether an object of this name is wanted.
-    pub(super) fn wants(&self, name: &ObjectName) -> bool {
+    pub(crate) fn wants(&self, name: &ObjectName) -> bool {
         name.namespace().is_none_or(|namespace| self.namespaces.allows(namespace))
     }
 
     /// Tells whether a position of an earlier process is one of the same watch: anything that decides which objects are
     /// published, and with what in them, makes another one.
-    pub(super) fn fingerprint(&self) -> u64 {
+    pub(crate) fn fingerprint(&self) -> u64 {
         // How much is held makes no difference to what is published.
         let Self { selected: SelectedType { served, metadata_only }, mode: _, secrets, namespaces } = self;
         let NamespaceSelection { include, exclude } = namespaces;

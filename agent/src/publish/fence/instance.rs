@@ -36,7 +36,7 @@ pub(crate) struct Owner {
 /// What one agent asks of the one that publishes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "ask", rename_all = "camelCase")]
-pub(super) enum Question {
+pub(in crate::publish) enum Question {
     /// Who are you? The answer is an [`Instance`].
     Who,
     /// How far is your API server? The answer is [`Revised`].
@@ -58,7 +58,7 @@ pub(super) enum Question {
 
 /// How far an API server is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) enum Revised {
+pub(in crate::publish) enum Revised {
     /// Version of a list that was made just now.
     #[serde(rename = "revision")]
     At(u64),
@@ -69,7 +69,7 @@ pub(super) enum Revised {
 
 impl Instance {
     /// Reads an answer; `None` if it is none.
-    pub(super) fn read(answer: &[u8]) -> Option<Self> {
+    pub(in crate::publish) fn read(answer: &[u8]) -> Option<Self> {
         let Self { id, name, since, meshsync } = read(answer)?;
         let meshsync = meshsync.map(|Owner { uid, name }| Owner { uid, name: shown(&name) });
         Some(Self { id, name: shown(&name), since, meshsync })
@@ -88,17 +88,17 @@ impl std::fmt::Display for Instance {
 }
 
 /// A message of another agent, who may be anybody that the broker lets in.
-pub(super) fn read<T: for<'de> Deserialize<'de>>(message: &[u8]) -> Option<T> {
+pub(in crate::publish) fn read<T: for<'de> Deserialize<'de>>(message: &[u8]) -> Option<T> {
     serde_json::from_slice(message).ok().filter(|_| message.len() <= LONGEST)
 }
 
 /// The message that says it. There is nothing in these that could not be written.
-pub(super) fn written(said: &impl Serialize) -> bytes::Bytes {
+pub(in crate::publish) fn written(said: &impl Serialize) -> bytes::Bytes {
     serde_json::to_vec(said).unwrap_or_default().into()
 }
 
 /// Words of somebody else, on one line.
-pub(super) fn shown(text: &str) -> String {
+pub(in crate::publish) fn shown(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(LONGEST_NAME).collect()
 }
 
