@@ -38,6 +38,29 @@ pub struct ServedType {
 }
 
 impl ServedType {
+    /// A preferred version of a namespaced type without other names. Its verbs are unknown, so it
+    /// [is not watchable](Self::is_watchable).
+    #[must_use]
+    pub fn named(
+        group: impl Into<String>,
+        version: impl Into<String>,
+        kind: impl Into<String>,
+        plural: impl Into<String>,
+    ) -> Self {
+        Self {
+            group: group.into(),
+            version: version.into(),
+            preferred: true,
+            kind: kind.into(),
+            plural: plural.into(),
+            singular: String::new(),
+            short_names: Vec::new(),
+            categories: Vec::new(),
+            namespaced: true,
+            verbs: Vec::new(),
+        }
+    }
+
     /// `v1` or `group/v1`, as in an object's `apiVersion`.
     #[must_use]
     pub fn api_version(&self) -> String {

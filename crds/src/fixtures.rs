@@ -6,16 +6,11 @@ const WATCHABLE: &[&str] = &["get", "list", "watch"];
 
 fn t(group: &str, version: &str, kind: &str, plural: &str, short: &[&str], namespaced: bool) -> ServedType {
     ServedType {
-        group: group.into(),
-        version: version.into(),
-        preferred: true,
-        kind: kind.into(),
-        plural: plural.into(),
         singular: kind.to_ascii_lowercase(),
         short_names: short.iter().map(|s| (*s).into()).collect(),
-        categories: vec![],
         namespaced,
         verbs: WATCHABLE.iter().map(|s| (*s).into()).collect(),
+        ..ServedType::named(group, version, kind, plural)
     }
 }
 

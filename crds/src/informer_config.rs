@@ -37,16 +37,9 @@ pub fn built_in_blacklist_beside(wanted: &[String]) -> Vec<String> {
 
 fn built_in_type(group: &str, version: &str, kind: &str, plural: &str, short: &str) -> ServedType {
     ServedType {
-        group: group.to_owned(),
-        version: version.to_owned(),
-        preferred: true,
-        kind: kind.to_owned(),
-        plural: plural.to_owned(),
         singular: kind.to_lowercase(),
         short_names: Some(short.to_owned()).filter(|short| !short.is_empty()).into_iter().collect(),
-        categories: Vec::new(),
-        namespaced: true,
-        verbs: Vec::new(),
+        ..ServedType::named(group, version, kind, plural)
     }
 }
 

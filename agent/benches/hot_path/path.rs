@@ -24,18 +24,7 @@ pub(crate) fn prepared(kind: Kind, index: usize) -> Prepared {
 
 /// A store with a table for pods.
 pub(crate) fn pods_type() -> (Arc<Store>, TypeId, Arc<Table>) {
-    let served = ServedType {
-        group: String::new(),
-        version: "v1".to_owned(),
-        preferred: true,
-        kind: "Pod".to_owned(),
-        plural: "pods".to_owned(),
-        singular: "pod".to_owned(),
-        short_names: Vec::new(),
-        categories: Vec::new(),
-        namespaced: true,
-        verbs: Vec::new(),
-    };
+    let served = ServedType { singular: "pod".to_owned(), ..ServedType::named("", "v1", "Pod", "pods") };
     let store = Store::new();
     let (type_id, table) = store.open(&served);
     (store, type_id, table)

@@ -75,16 +75,9 @@ mod tests {
 
     fn spec(plural: &str, namespaced: bool, config: &AgentConfig) -> WatchSpec {
         let served = ServedType {
-            group: String::new(),
-            version: "v1".into(),
-            preferred: true,
-            kind: "Kind".into(),
-            plural: plural.into(),
-            singular: String::new(),
-            short_names: vec![],
-            categories: vec![],
             namespaced,
             verbs: vec!["list".into(), "watch".into()],
+            ..ServedType::named("", "v1", "Kind", plural)
         };
         WatchSpec::new(SelectedType { served, metadata_only: false }, config)
     }

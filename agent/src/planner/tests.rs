@@ -210,16 +210,9 @@ async fn a_hanging_discovery_does_not_hold_up_a_configuration() {
 
 fn served(version: &str, preferred: bool) -> ServedType {
     ServedType {
-        group: "a.io".into(),
-        version: version.into(),
         preferred,
-        kind: "A".into(),
-        plural: "as".into(),
-        singular: String::new(),
-        short_names: vec![],
-        categories: vec![],
-        namespaced: true,
         verbs: vec!["list".into(), "watch".into()],
+        ..ServedType::named("a.io", version, "A", "as")
     }
 }
 

@@ -214,16 +214,8 @@ mod tests {
             counted
         });
         let served = |plural: &&str| ServedType {
-            group: String::new(),
-            version: "v1".into(),
-            preferred: true,
-            kind: "Kind".into(),
-            plural: (*plural).into(),
-            singular: String::new(),
-            short_names: vec![],
-            categories: vec![],
-            namespaced: true,
             verbs: vec!["list".into(), "watch".into()],
+            ..ServedType::named("", "v1", "Kind", *plural)
         };
         let client = Client::new(service, "default");
         let mut counts = Counts::default();

@@ -29,16 +29,8 @@ pub(crate) fn object(name: &str, uid: &str, version: u64, content: &str) -> Prep
 
 pub(crate) fn served(plural: &str, verbs: &[&str]) -> ServedType {
     ServedType {
-        group: "example.com".to_owned(),
-        version: "v1".to_owned(),
-        preferred: true,
-        kind: "Thing".to_owned(),
-        plural: plural.to_owned(),
-        singular: String::new(),
-        short_names: Vec::new(),
-        categories: Vec::new(),
-        namespaced: true,
         verbs: verbs.iter().map(|&verb| verb.to_owned()).collect(),
+        ..ServedType::named("example.com", "v1", "Thing", plural)
     }
 }
 

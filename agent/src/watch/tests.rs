@@ -43,16 +43,9 @@ use crate::watch::Board;
 
 pub(super) fn spec() -> WatchSpec {
     let served = ServedType {
-        group: String::new(),
-        version: "v1".into(),
-        preferred: true,
-        kind: "ConfigMap".into(),
-        plural: "configmaps".into(),
         singular: "configmap".into(),
-        short_names: vec![],
-        categories: vec![],
-        namespaced: true,
         verbs: vec!["list".into(), "watch".into()],
+        ..ServedType::named("", "v1", "ConfigMap", "configmaps")
     };
     let namespaces = NamespaceSelection { include: vec![], exclude: vec!["hidden".into()] };
     let selected = SelectedType { served, metadata_only: false };

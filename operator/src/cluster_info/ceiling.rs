@@ -93,18 +93,7 @@ mod tests {
     use super::*;
 
     fn served(group: &str, plural: &str) -> ServedType {
-        ServedType {
-            group: group.to_owned(),
-            version: "v1".to_owned(),
-            preferred: true,
-            kind: "Kind".to_owned(),
-            plural: plural.to_owned(),
-            singular: String::new(),
-            short_names: Vec::new(),
-            categories: Vec::new(),
-            namespaced: true,
-            verbs: VERBS.map(str::to_owned).to_vec(),
-        }
+        ServedType { verbs: VERBS.map(str::to_owned).to_vec(), ..ServedType::named(group, "v1", "Kind", plural) }
     }
 
     fn role(rules: serde_json::Value) -> ClusterRole {

@@ -18,16 +18,9 @@ pub(super) fn defaults() -> Defaults {
 /// A type of version `v1` that can be listed and watched.
 pub(crate) fn served(group: &str, plural: &str, kind: &str) -> ServedType {
     ServedType {
-        group: group.to_owned(),
-        version: "v1".to_owned(),
-        preferred: true,
-        kind: kind.to_owned(),
-        plural: plural.to_owned(),
         singular: kind.to_lowercase(),
-        short_names: Vec::new(),
-        categories: Vec::new(),
-        namespaced: true,
         verbs: ["list", "watch"].map(str::to_owned).to_vec(),
+        ..ServedType::named(group, "v1", kind, plural)
     }
 }
 

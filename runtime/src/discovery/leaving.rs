@@ -142,18 +142,7 @@ mod tests {
     use super::*;
 
     fn t(version: &str, plural: &str, preferred: bool) -> ServedType {
-        ServedType {
-            group: "a.io".into(),
-            version: version.into(),
-            preferred,
-            kind: "K".into(),
-            plural: plural.into(),
-            singular: String::new(),
-            short_names: vec![],
-            categories: vec![],
-            namespaced: true,
-            verbs: vec![],
-        }
+        ServedType { preferred, ..ServedType::named("a.io", version, "K", plural) }
     }
 
     fn found(types: &[ServedType]) -> Option<Discovered> {

@@ -28,16 +28,10 @@ fn refusal(args: &[&str]) -> String {
 
 fn served(group: &str, kind: &str, plural: &str, namespaced: bool) -> ServedType {
     ServedType {
-        group: group.into(),
-        version: "v1".into(),
-        preferred: true,
-        kind: kind.into(),
-        plural: plural.into(),
         singular: kind.to_lowercase(),
-        short_names: vec![],
-        categories: vec![],
         namespaced,
         verbs: vec!["list".into(), "watch".into()],
+        ..ServedType::named(group, "v1", kind, plural)
     }
 }
 

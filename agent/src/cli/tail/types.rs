@@ -103,16 +103,10 @@ pub(super) fn type_of(api_version: &str, kind: &str, key: Option<TypeKey>) -> Se
         }
     };
     ServedType {
-        group: group.to_owned(),
-        version: version.to_owned(),
-        preferred: true,
-        kind: kind.to_owned(),
-        plural,
         singular: kind.to_lowercase(),
         short_names: names,
-        categories: Vec::new(),
         namespaced: false,
-        verbs: Vec::new(),
+        ..ServedType::named(group, version, kind, plural)
     }
 }
 

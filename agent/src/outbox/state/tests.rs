@@ -18,18 +18,7 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
-        let served = ServedType {
-            group: String::new(),
-            version: "v1".to_owned(),
-            preferred: true,
-            kind: "Thing".to_owned(),
-            plural: "things".to_owned(),
-            singular: String::new(),
-            short_names: Vec::new(),
-            categories: Vec::new(),
-            namespaced: true,
-            verbs: Vec::new(),
-        };
+        let served = ServedType::named("", "v1", "Thing", "things");
         let (type_id, table) = Store::new().open(&served);
         Self { outbox: OutboxState::default(), type_id, table, now: Instant::now() }
     }

@@ -187,15 +187,8 @@ fn stranger_of(entry: &Entry) -> ServedType {
 fn stranger(key: &TypeKey, api_version: &str, kind: String) -> ServedType {
     let version = api_version.rsplit_once('/').map_or(api_version, |(_, version)| version);
     ServedType {
-        group: key.group.clone(),
-        version: version.to_owned(),
         preferred: false,
-        kind,
-        plural: key.plural.clone(),
-        singular: String::new(),
-        short_names: Vec::new(),
-        categories: Vec::new(),
         namespaced: false,
-        verbs: Vec::new(),
+        ..ServedType::named(key.group.clone(), version, kind, key.plural.clone())
     }
 }

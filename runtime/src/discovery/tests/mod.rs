@@ -139,18 +139,7 @@ async fn older_discovery_is_read_group_by_group_and_a_dead_group_fails_alone() {
 }
 
 fn t(group: &str, plural: &str) -> ServedType {
-    ServedType {
-        group: group.into(),
-        version: "v1".into(),
-        preferred: true,
-        kind: "K".into(),
-        plural: plural.into(),
-        singular: String::new(),
-        short_names: vec![],
-        categories: vec![],
-        namespaced: true,
-        verbs: vec![],
-    }
+    ServedType::named(group, "v1", "K", plural)
 }
 
 #[test]
