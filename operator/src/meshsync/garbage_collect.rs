@@ -100,25 +100,31 @@ pub async fn collect(client: &Client) -> Result<Vec<String>, Error> {
     Ok(removed)
 }
 
-async fn labelled<K>(client: &Client) -> Result<Vec<K>, Error>
-where
+/// A typed cluster-scoped object.
+trait ClusterScoped:
+    Resource<DynamicType = (), Scope = k8s_openapi::ClusterResourceScope> + Clone + DeserializeOwned + std::fmt::Debug
+{
+}
+
+impl<K> ClusterScoped for K where
     K: Resource<DynamicType = (), Scope = k8s_openapi::ClusterResourceScope>
         + Clone
         + DeserializeOwned
-        + std::fmt::Debug,
+        + std::fmt::Debug
 {
+}
+
+async fn labelled<K: ClusterScoped>(client: &Client) -> Result<Vec<K>, Error> {
     let api: Api<K> = Api::all(client.clone());
     let list = api.list(&ListParams::default().labels(LABEL_MESHSYNC_UID)).await;
     Ok(list.map_err(Error::api(format!("list {}s", K::kind(&()))))?.items)
 }
 
-async fn remove<K>(client: &Client, children: Vec<K>, living: &BTreeSet<String>) -> Result<Vec<String>, Error>
-where
-    K: Resource<DynamicType = (), Scope = k8s_openapi::ClusterResourceScope>
-        + Clone
-        + DeserializeOwned
-        + std::fmt::Debug,
-{
+async fn remove<K: ClusterScoped>(
+    client: &Client,
+    children: Vec<K>,
+    living: &BTreeSet<String>,
+) -> Result<Vec<String>, Error> {
     let api: Api<K> = Api::all(client.clone());
     let mut removed = Vec::new();
     for child in children {
