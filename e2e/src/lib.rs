@@ -28,6 +28,7 @@ pub mod binaries;
 pub mod churn;
 pub mod cli;
 pub mod cluster;
+pub mod custom_type;
 pub mod demo;
 pub mod equality;
 pub mod everything;

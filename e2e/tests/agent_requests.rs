@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result, ensure};
 use async_nats::{Client, Subscriber};
 use futures::StreamExt as _;
 use meshsync_e2e::cluster::{Cluster, Level};
+use meshsync_e2e::custom_type::custom_type;
 use meshsync_e2e::everything::{NOT_WATCHED, await_equal};
 use meshsync_e2e::lab::Lab;
 use meshsync_e2e::metrics::Metrics;
@@ -24,20 +25,6 @@ const TYPE_WITHIN: Duration = Duration::from_secs(5);
 /// Presence takes less than a second; a machine that is busy with other tests gets two.
 const PRESENCE_WITHIN: Duration = Duration::from_secs(2);
 
-const GADGETS: &str = r#"
-apiVersion: apiextensions.k8s.io/v1
-kind: CustomResourceDefinition
-metadata: {name: gadgets.example.com}
-spec:
-  group: example.com
-  scope: Namespaced
-  names: {plural: gadgets, singular: gadget, kind: Gadget}
-  versions:
-    - name: v1
-      served: true
-      storage: true
-      schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}
-"#;
 const GADGET: &str = r#"{"apiVersion": "example.com/v1", "kind": "Gadget",
     "metadata": {"name": "first", "namespace": "default"}, "spec": {"size": 3}}"#;
 
@@ -160,7 +147,7 @@ fn new_type_is_watched_within_5_s_and_other_watches_stay_open() -> Result<()> {
         let opens = watch_opens().await?;
         ensure!(opens.len() > 50, "{opens:?}");
 
-        cluster.apply(GADGETS).await?;
+        cluster.apply(custom_type("example.com", "Gadget")).await?;
         let established =
             await_condition("the type is established", DEADLINE, async || established(&cluster).await).await?;
         await_condition("the API server accepts an object", DEADLINE, async || Ok(cluster.apply(GADGET).await.ok()))

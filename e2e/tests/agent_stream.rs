@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use meshsync_e2e::churn::Churn;
 use meshsync_e2e::cluster::{Cluster, Level};
+use meshsync_e2e::custom_type::custom_type;
 use meshsync_e2e::everything::{NOT_WATCHED, await_equal};
 use meshsync_e2e::lab::Lab;
 use meshsync_e2e::metrics::Metrics;
@@ -50,19 +51,6 @@ apiVersion: v1
 kind: Service
 metadata: {name: web, namespace: shop}
 spec: {selector: {app: web}, ports: [{port: 80}]}
----
-apiVersion: apiextensions.k8s.io/v1
-kind: CustomResourceDefinition
-metadata: {name: widgets.example.com}
-spec:
-  group: example.com
-  scope: Namespaced
-  names: {plural: widgets, singular: widget, kind: Widget}
-  versions:
-    - name: v1
-      served: true
-      storage: true
-      schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}
 "#;
 const WIDGET: &str = r#"
 apiVersion: example.com/v1
@@ -70,6 +58,12 @@ kind: Widget
 metadata: {name: first, namespace: shop}
 spec: {size: 3, huge: 9007199254740993}
 "#;
+
+/// Applies [`OBJECTS`] and the type of [`WIDGET`].
+async fn apply_objects(cluster: &Cluster) -> Result<()> {
+    cluster.apply(OBJECTS).await?;
+    cluster.apply(custom_type("example.com", "Widget")).await.map(drop)
+}
 
 fn agent(lab: &Lab, cluster: &Cluster, nats: &Nats) -> Result<Daemon> {
     Ok(lab.agent()?.arg("run").arg("--kubeconfig").arg(cluster.kubeconfig()).env("BROKER_URL", nats.url()))
@@ -82,7 +76,7 @@ fn agent_publishes_every_object_and_every_change() -> Result<()> {
         let nats = lab.nats().start().await?;
         let plain = Consumer::subscribe(nats.client().await?, Some(SECRET_VALUE)).await?;
         let consumer = Consumer::subscribe(nats.client().await?, Some(SECRET_BASE64)).await?;
-        cluster.apply(OBJECTS).await?;
+        apply_objects(&cluster).await?;
         let agent = agent(lab, &cluster, &nats)?;
         agent.start()?;
         await_equal(&cluster, &consumer, &NOT_WATCHED, DEADLINE).await?;
@@ -148,7 +142,7 @@ fn agent_recovers_from_outages_of_broker_and_api_server_and_from_its_own_death()
     lab::run("agent-recovers", async |lab| {
         let cluster = lab.cluster(Level::ControlPlane).start().await?;
         let nats = lab.nats().start().await?;
-        cluster.apply(OBJECTS).await?;
+        apply_objects(&cluster).await?;
         let consumers = Consumers::connect(&nats).await?;
         let agent = agent(lab, &cluster, &nats)?;
         agent.start()?;
@@ -202,7 +196,7 @@ struct Follower {
 impl Follower {
     async fn start(lab: &Lab, cluster: &Cluster) -> Result<Self> {
         let nats = lab.nats().start().await?;
-        cluster.apply(OBJECTS).await?;
+        apply_objects(&cluster).await?;
         let consumer = Consumer::subscribe(nats.client().await?, Some(SECRET_BASE64)).await?;
         let agent = agent(lab, cluster, &nats)?.arg("--lists=stream");
         agent.start()?;

@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result, ensure};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use http::Request;
 use meshsync_e2e::cluster::Cluster;
+use meshsync_e2e::custom_type::custom_type;
 use meshsync_e2e::faults::{Answer, ApiProxy, Asked, NAMESPACE, Rule, Trial};
 use meshsync_e2e::lab::Lab;
 use meshsync_e2e::metrics::{Metrics, agent_readiness, agent_watches};
@@ -238,10 +239,6 @@ fn without_apps(groups: &mut Value) {
     }
 }
 
-const DEFINITION: &str = r#"{"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
-    "metadata": {"name": "gizmos.example.com"}, "spec": {"group": "example.com", "scope": "Namespaced",
-    "names": {"plural": "gizmos", "singular": "gizmo", "kind": "Gizmo"}, "versions": [{"name": "v1", "served": true,
-    "storage": true, "schema": {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}}}]}}"#;
 const REVISION: &str = r#"{"apiVersion": "apps/v1", "kind": "ControllerRevision", "revision": 1,
     "metadata": {"name": "kept", "namespace": "churn"}, "data": {"a": 1}}"#;
 
@@ -250,7 +247,7 @@ fn nulls_and_gaps_in_discovery_lose_nothing() -> Result<()> {
     shared::run("api-discovery", async |lab, cluster| {
         let (proxy, trial) = begin(lab, cluster, [Rule::at("/apis", Answer::Changed(with_nulls))]).await?;
         recovered().await?;
-        cluster.apply(DEFINITION).await?;
+        cluster.apply(custom_type("example.com", "Gizmo")).await?;
         await_condition("a new type is watched", DEADLINE, async || {
             Ok((agent_watches().await?["gizmos.example.com"]["phase"] == "Live").then_some(()))
         })

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use http::Request;
 use meshsync_e2e::cluster::Cluster;
+use meshsync_e2e::custom_type::custom_type;
 use meshsync_e2e::faults::{Answer, ApiProxy, Link, Rule, ServerLink, Trial};
 use meshsync_e2e::metrics::{Metrics, agent_readiness, agent_watches};
 use meshsync_e2e::stream::{Entry, Told};
@@ -24,27 +25,12 @@ const STOPS_WITHIN: Duration = Duration::from_secs(20);
 /// Custom resources that exist when an agent starts.
 const GADGETS: usize = 100;
 
-const DEFINITION: &str = r#"
-apiVersion: apiextensions.k8s.io/v1
-kind: CustomResourceDefinition
-metadata: {name: gadgets.example.com}
-spec:
-  group: example.com
-  scope: Namespaced
-  names: {plural: gadgets, singular: gadget, kind: Gadget}
-  versions:
-    - name: v1
-      served: true
-      storage: true
-      schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}
-"#;
-
 async fn make_gadgets(cluster: &Cluster, count: usize) -> Result<()> {
     let gadget = |number| {
         json!({"apiVersion": "example.com/v1", "kind": "Gadget",
             "metadata": {"name": format!("gadget-{number}"), "namespace": "default"}, "spec": {"size": number}})
     };
-    cluster.apply(DEFINITION).await?;
+    cluster.apply(custom_type("example.com", "Gadget")).await?;
     let list = json!({"apiVersion": "v1", "kind": "List", "items": (0..count).map(gadget).collect::<Vec<_>>()});
     await_condition("gadgets are accepted", DEADLINE, async || Ok(cluster.apply(list.to_string()).await.ok()))
         .await

@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use meshsync_e2e::binaries::binary;
 use meshsync_e2e::cluster::Cluster;
+use meshsync_e2e::custom_type::custom_type;
 use meshsync_e2e::equality::fingerprint::{Fingerprints, of_cluster};
 use meshsync_e2e::everything::{NOT_WATCHED, await_equal, objects};
 use meshsync_e2e::lab::Lab;
@@ -141,21 +142,6 @@ async fn create(cluster: &Cluster, count: usize) -> Result<()> {
     cluster.kubectl_with_input(["create", "-f", "-"], list).await.map(drop)
 }
 
-const DEFINITION: &str = r"
-apiVersion: apiextensions.k8s.io/v1
-kind: CustomResourceDefinition
-metadata: {name: widgets.example.com}
-spec:
-  group: example.com
-  scope: Namespaced
-  names: {plural: widgets, singular: widget, kind: Widget}
-  versions:
-    - name: v1
-      served: true
-      storage: true
-      schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}
-";
-
 /// How often the watch of each type was opened, of those that are live.
 async fn opened() -> Result<BTreeMap<String, u64>> {
     let watches: BTreeMap<String, Value> = serde_json::from_value(agent_watches().await?)?;
@@ -211,7 +197,7 @@ async fn told_since(history: &History, from: usize, published: f64) -> Result<Ve
 #[test]
 fn nothing_differs_after_creations_and_kills_and_nothing_is_told_twice() -> Result<()> {
     shared::run("verify-live", async |lab, cluster| {
-        cluster.apply(DEFINITION).await?;
+        cluster.apply(custom_type("example.com", "Widget")).await?;
         let nats = lab.nats().jetstream().start().await?;
         let stored = Consumer::stored(nats.client().await?, None).await?;
         let history = History::follow(nats.client().await?);

@@ -16,6 +16,7 @@ use super::load::create;
 use super::snapshot::Ground;
 use crate::await_condition;
 use crate::cluster::{Cluster, Level};
+use crate::custom_type::custom_type;
 use crate::everything::{NOT_WATCHED, fingerprints};
 use crate::lab::Lab;
 use crate::progress::say;
@@ -26,21 +27,6 @@ pub const LARGEST: u32 = 1_000_000;
 const WRITERS: usize = 8;
 /// How long after the last object the memory is read again: what was freed is given back within a second.
 const SETTLE: Duration = Duration::from_secs(2);
-
-const DEFINITION: &str = r"
-apiVersion: apiextensions.k8s.io/v1
-kind: CustomResourceDefinition
-metadata: {name: reports.bench.example.com}
-spec:
-  group: bench.example.com
-  scope: Namespaced
-  names: {plural: reports, singular: report, kind: Report}
-  versions:
-    - name: v1
-      served: true
-      storage: true
-      schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}
-";
 
 /// How much there is of each kind.
 #[derive(Clone, Copy, Debug)]
@@ -153,7 +139,7 @@ pub async fn run(lab: &Lab, contenders: &[Contender], size: Size, runs: usize) -
     // Without controllers nobody makes the ServiceAccounts that the plugin asks for.
     let cluster = lab.cluster(Level::Api).apiserver_arg("--disable-admission-plugins=ServiceAccount").start().await?;
     let config_maps = runs_with(lab, &cluster, Kind::ConfigMap, contenders, size, runs).await?;
-    cluster.apply(DEFINITION).await?;
+    cluster.apply(custom_type("bench.example.com", "Report")).await?;
     let custom_resources = runs_with(lab, &cluster, Kind::Report, contenders, size, runs).await?;
     let compared = contenders.iter().zip(config_maps.iter().zip(&custom_resources));
     let compared = compared.map(|(contender, (config_maps, custom_resources))| {

@@ -8,6 +8,7 @@ use serde_json::json;
 use super::server_link::ServerLink;
 use super::trial::Trial;
 use crate::await_condition;
+use crate::custom_type::custom_type;
 use crate::progress::say;
 
 /// Longest time until a new type is watched, with or without frozen connections.
@@ -38,14 +39,7 @@ pub(super) async fn be_frozen(trial: &Trial, link: &ServerLink, duration: Durati
 
 /// Creates a type with one object.
 async fn make_type(trial: &Trial, kind: &str) -> Result<()> {
-    let (singular, plural) = (kind.to_lowercase(), format!("{}s", kind.to_lowercase()));
-    let schema = json!({"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}});
-    let definition = json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
-        "metadata": {"name": format!("{plural}.frozen.example.com")},
-        "spec": {"group": "frozen.example.com", "scope": "Namespaced",
-            "names": {"plural": plural, "singular": singular, "kind": kind},
-            "versions": [{"name": "v1", "served": true, "storage": true, "schema": schema}]}});
-    trial.cluster.apply(definition.to_string()).await?;
+    trial.cluster.apply(custom_type("frozen.example.com", kind)).await?;
     let object = json!({"apiVersion": "frozen.example.com/v1", "kind": kind, "metadata": {"name": "one", "namespace": "default"}});
     await_condition("its object is accepted", WATCHED_WITHIN, async || {
         Ok(trial.cluster.apply(object.to_string()).await.ok().map(drop))
