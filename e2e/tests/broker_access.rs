@@ -124,7 +124,7 @@ fn a_credentials_file_lets_the_agent_in() -> Result<()> {
         ensure!(!log.contains(&seed) && !log.contains(&of_user), "a key is shown: {log}");
         tail.kill().await?;
 
-        let half = write(lab, "half.creds", &creds.replace("JWT", "XXX"))?;
+        let half = write(lab, "half.creds", &creds.replace("JWT", "KEY"))?;
         let log = is_refused(lab, &["--broker-url", &nats.url(), "--broker-credentials-file", text(&half)]).await?;
         ensure!(log.contains("no JWT of a user") && log.contains("nsc generate creds"), "{log}");
         ensure!(!log.contains(&seed) && !log.contains(&of_user), "a key is shown: {log}");

@@ -23,7 +23,7 @@ fn read(files: &[(&str, &str)]) -> Result<Vec<String>> {
 fn uses_and_paths_in_code_are_imports() {
     let found = read(&[
         ("lib.rs", "mod a; mod b; mod c;"),
-        ("a.rs", "use crate::b::B; fn f() -> super::c::C { todo!() }"),
+        ("a.rs", "use crate::b::B; fn f() -> super::c::C { super::c::C }"),
         ("b.rs", "pub struct B;"),
         ("c.rs", "pub struct C; impl C { fn f(&self) { crate::b::g::<i32>() } }"),
     ])

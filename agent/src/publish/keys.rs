@@ -155,7 +155,7 @@ mod tests {
         let error = error_of(&BrokerConfig { credentials_file: none, ..BrokerConfig::default() });
         assert!(error.contains("--broker-credentials-file"), "{error}");
         for (text, why) in [
-            (creds("a.b.c", &secret).replace("JWT", "XXX"), "no JWT"),
+            (creds("a.b.c", &secret).replace("JWT", "KEY"), "no JWT"),
             (creds("garbage", &secret), "no JWT"),
             (creds("a.b.c", ""), "no line of it is a seed"),
             (creds("a.b.c", "SUAAAA"), "damaged"),
