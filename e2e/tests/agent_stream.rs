@@ -196,7 +196,7 @@ struct Follower {
 impl Follower {
     async fn start(lab: &Lab, cluster: &Cluster) -> Result<Self> {
         let nats = lab.nats().start().await?;
-        apply_objects(&cluster).await?;
+        apply_objects(cluster).await?;
         let consumer = Consumer::subscribe(nats.client().await?, Some(SECRET_BASE64)).await?;
         let agent = agent(lab, cluster, &nats)?.arg("--lists=stream");
         agent.start()?;
